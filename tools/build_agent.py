@@ -1,0 +1,158 @@
+"""Build the static agent, once for each state of its source.
+
+Run as `python3 tools/build_agent.py`. The binary lies at src/skerry/_bin/skerry-agent, and beside it a JSON
+file says what it was built from. Nothing is done while that file's key still fits. The target is musl where
+Rust has it, else glibc linked statically; either way the file that comes out has no interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CRATE = ROOT / "agent"
+BINARY = ROOT / "src" / "skerry" / "_bin" / "skerry-agent"
+NAME = "skerry-agent"
+RECIPE = "1"  # raise when the way of building changes the file that comes out
+PT_INTERP = 3
+
+
+class BuildError(Exception):
+    """The agent could not be built: what, why, and what to do next."""
+
+
+def musl_target() -> str:
+    return f"{platform.machine()}-unknown-linux-musl"
+
+
+def glibc_target() -> str:
+    return f"{platform.machine()}-unknown-linux-gnu"
+
+
+def choose_target() -> str:
+    """Return the musl target where its standard library is installed, else the glibc one."""
+    asked = ["rustc", "--print", "target-libdir", "--target", musl_target()]
+    answer = subprocess.run(asked, capture_output=True, text=True)
+    if answer.returncode == 0 and any(Path(answer.stdout.strip()).glob("libstd-*.rlib")):
+        return musl_target()
+    return glibc_target()
+
+
+def source_files(crate: Path) -> list[Path]:
+    """Return the crate's files in a fixed order, without what cargo builds."""
+    target = crate / "target"
+    files = (path for path in crate.rglob("*") if target not in path.parents and path.is_file())
+    return sorted(files)
+
+
+def content_key(crate: Path, compiler: str, target: str) -> str:
+    """Return a key that changes with any source file, the compiler, the target or the recipe."""
+    digest = hashlib.sha256(f"{RECIPE}\n{compiler}\n{target}\n".encode())
+    for path in source_files(crate):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(crate).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def interpreter(elf: bytes) -> str | None:
+    """Return the dynamic loader that a 64-bit ELF file asks for, or None if it is static."""
+    if elf[:5] != b"\x7fELF\x02":
+        raise BuildError("what cargo built is no 64-bit ELF file")
+    table, size, count = struct.unpack_from("<Q", elf, 32)[0], *struct.unpack_from("<HH", elf, 54)
+    for index in range(count):
+        kind, _flags, offset, _va, _pa, length = struct.unpack_from("<IIQQQQ", elf, table + index * size)
+        if kind == PT_INTERP:
+            return elf[offset : offset + length].rstrip(b"\0").decode()
+    return None
+
+
+def built_key(binary: Path) -> str | None:
+    """Return the key of the binary that is there, or None if it is absent, changed or unexplained."""
+    try:
+        told = json.loads(_sidecar(binary).read_text())
+        found = hashlib.sha256(binary.read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return None
+    return str(told.get("key")) if told.get("sha256") == found else None
+
+
+def build(crate: Path, binary: Path) -> bool:
+    """Build the agent to `binary` unless it is there already; return whether anything was done."""
+    compiler, target = _compiler(), choose_target()
+    key = content_key(crate, compiler, target)
+    if built_key(binary) == key:
+        return False
+    _cargo(crate, target)
+    built = crate / "target" / target / "release" / NAME
+    content = built.read_bytes()
+    loader = interpreter(content)
+    if loader is not None:
+        raise BuildError(f"{built} is not static (it asks for {loader}); the guest's image has no such file")
+    _install(built, binary, {"key": key, "sha256": hashlib.sha256(content).hexdigest(), "target": target})
+    return True
+
+
+def _compiler() -> str:
+    try:
+        return subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as exc:
+        raise BuildError(f"no working rustc on PATH ({exc}); install Rust, for example with rustup") from exc
+
+
+def _cargo(crate: Path, target: str) -> None:
+    env = dict(os.environ)
+    if target == glibc_target():
+        env["RUSTFLAGS"] = f"{env.get('RUSTFLAGS', '')} -C target-feature=+crt-static".strip()
+    # --target is given for glibc too: then the flags reach the agent and not the build scripts.
+    argv = ["cargo", "build", "--release", "--locked", "--bin", NAME, "--target", target]
+    answer = subprocess.run(argv, cwd=crate, env=env)
+    if answer.returncode != 0:
+        raise BuildError(f"`{' '.join(argv)}` in {crate} ended with {answer.returncode}; see above")
+
+
+def _install(built: Path, binary: Path, facts: dict[str, str]) -> None:
+    with (CRATE / "Cargo.toml").open("rb") as file:
+        manifest: dict[str, Any] = tomllib.load(file)
+    facts = {"version": manifest["package"]["version"], **facts}
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    partial = binary.with_suffix(".new")
+    shutil.copyfile(built, partial)
+    partial.chmod(0o755)
+    partial.replace(binary)
+    # Written last: until it is there, the binary counts as unexplained and is built again.
+    sidecar = _sidecar(binary)
+    partial.write_text(json.dumps(facts, indent=2) + "\n")
+    partial.replace(sidecar)
+
+
+def _sidecar(binary: Path) -> Path:
+    return binary.with_name(binary.name + ".json")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="build nothing; exit 1 if a build is due")
+    if parser.parse_args().check:
+        return 0 if built_key(BINARY) == content_key(CRATE, _compiler(), choose_target()) else 1
+    try:
+        done = build(CRATE, BINARY)
+    except BuildError as exc:
+        print(f"build_agent: {exc}", file=sys.stderr)
+        return 1
+    print(f"agent: {'built' if done else 'up to date'}: {BINARY.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
