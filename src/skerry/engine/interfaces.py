@@ -1,0 +1,226 @@
+"""What the engine asks of a store, of nodes and of the clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
+from skerry.model.ids import AppId, ImageId, NodeId, ProcessId, SandboxId
+from skerry.model.sandboxes import FileEntry, ImageView, ProcessView, SandboxView, Stage
+from skerry.model.specs import ExecSpec, ImageConfig, ImageDefinition, SandboxSpec
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+
+    def monotonic(self) -> float: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeView:
+    """What placement knows of a node. CPU in cores, memory in MiB; `reserved` is the sum of requests."""
+
+    id: NodeId
+    cpus: float
+    memory_mib: int
+    reserved_cpus: float
+    reserved_memory_mib: int
+    sandboxes: int
+    sandboxes_max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootImage:
+    """An image as a node starts it: the EROFS file, and how processes start in it."""
+
+    file: Path
+    config: ImageConfig = field(default_factory=ImageConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A sandbox to start on a node. `build_disk` puts the writable layer on disk and keeps it for the builder."""
+
+    sandbox: SandboxId
+    spec: SandboxSpec
+    image: RootImage
+    entrypoint: ProcessId | None = None
+    build_disk_mib: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A sandbox that runs. `started_at` in Unix seconds."""
+
+    started_at: float
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxEnded:
+    """A node says that a sandbox has ended and that nothing of it is left."""
+
+    sandbox: SandboxId
+    exit: SandboxExit
+    at: float
+
+
+class Output(Protocol):
+    """One output channel of a process: bytes addressed by offset."""
+
+    @property
+    def base(self) -> int:
+        """The oldest offset still kept."""
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    def follow(self, offset: int) -> AsyncIterator[tuple[int, bytes | memoryview]]:
+        """Yield `(offset, bytes)` from `offset`, or from `base` if that is later, until the channel has ended."""
+
+
+class ProcessHandle(Protocol):
+    """A process in a sandbox, live or ended, as long as its output is kept."""
+
+    @property
+    def view(self) -> ProcessView: ...
+
+    def output(self, channel: int) -> Output:
+        """Channel 1 is stdout, 2 stderr."""
+
+    @property
+    def stdin_acknowledged(self) -> int:
+        """How many bytes of stdin the process has taken."""
+
+    async def write_stdin(self, offset: int, data: bytes | memoryview) -> int:
+        """Write bytes whose first has this offset, wait while the process takes none, return what is acknowledged.
+
+        Bytes already taken are dropped; a gap, or a closed stdin, raises ConflictError.
+        """
+
+    async def end_stdin(self) -> None: ...
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the process group; a process that has ended is left alone."""
+
+    async def wait(self) -> ProcessExit: ...
+
+
+class FileReading(Protocol):
+    """A file being read: its size in bytes, and its content."""
+
+    @property
+    def size(self) -> int: ...
+
+    def chunks(self) -> AsyncIterator[bytes | memoryview]: ...
+
+    async def close(self) -> None: ...
+
+
+class Files(Protocol):
+    """The files of one running sandbox. Errors are those of `SandboxFilesystemError`."""
+
+    async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> FileReading: ...
+
+    async def write(
+        self,
+        path: str,
+        chunks: AsyncIterator[bytes | memoryview],
+        *,
+        mode: int | None = None,
+        parents: bool = True,
+        append: bool = False,
+    ) -> int:
+        """Return the size once the file is in place; on any failure the old file is untouched."""
+
+    def list(self, path: str) -> AsyncIterator[FileEntry]: ...
+
+    async def stat(self, path: str) -> FileEntry: ...
+
+    async def make_directory(self, path: str, *, mode: int = 0o755, parents: bool = True) -> None: ...
+
+    async def remove(self, path: str, *, recursive: bool = False) -> None: ...
+
+
+class NodeHandle(Protocol):
+    """One node, in this process or elsewhere."""
+
+    def view(self) -> NodeView: ...
+
+    async def start(self, launch: Launch) -> Started:
+        """Return when the sandbox runs. On any failure nothing of it is left, and StartFailedError says the stage."""
+
+    async def terminate(self, sandbox: SandboxId, reason: SandboxReason = SandboxReason.TERMINATED) -> SandboxExit:
+        """End it; the exit that it had already, if it had one."""
+
+    async def exec(self, sandbox: SandboxId, process: ProcessId, spec: ExecSpec) -> ProcessHandle:
+        """Return the process once it has started. A process id that exists returns that process.
+
+        Raises SandboxEndedError, NotFoundError, InvalidError.
+        """
+
+    def process(self, sandbox: SandboxId, process: ProcessId) -> ProcessHandle:
+        """Raises NotFoundError."""
+
+    def processes(self, sandbox: SandboxId) -> Sequence[ProcessHandle]: ...
+
+    def files(self, sandbox: SandboxId) -> Files:
+        """Raises NotFoundError or SandboxEndedError."""
+
+    async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded: ...
+
+    def forget(self, sandbox: SandboxId) -> None:
+        """Delete the output of an ended sandbox."""
+
+    async def pack_build(self, sandbox: SandboxId, into: Path) -> None:
+        """Write the whole root file system of a build sandbox as an EROFS file to `into`."""
+
+    def ended_since_start(self) -> AsyncIterator[SandboxEnded]:
+        """Yield each end, those found at the node's own start first, for as long as the engine listens."""
+
+    def running(self) -> Mapping[SandboxId, Started]:
+        """The sandboxes that live here, adopted ones included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxFilter:
+    """Which sandboxes to list: newest first, created strictly before `before`."""
+
+    app: AppId | None = None
+    include_ended: bool = False
+    before: float | None = None
+    limit: int = 100
+
+
+class Store(Protocol):
+    """Rows that outlive the server. Calls are short and synchronous for reads, committed when a write returns."""
+
+    async def put_sandbox(self, view: SandboxView, *, idempotency_key: str | None = None) -> SandboxView:
+        """Insert it, or return the sandbox that was made with the same key."""
+
+    async def update_sandbox(self, view: SandboxView) -> None: ...
+
+    def sandbox(self, sandbox: SandboxId) -> SandboxView | None: ...
+
+    def sandboxes(self, which: SandboxFilter) -> Sequence[SandboxView]: ...
+
+    async def delete_sandbox(self, sandbox: SandboxId) -> None: ...
+
+    async def app(self, name: str, *, create: bool) -> AppId | None: ...
+
+    async def put_image(self, view: ImageView, definition: ImageDefinition) -> None: ...
+
+    def image(self, image: ImageId) -> ImageView | None: ...
+
+    def image_by_key(self, definition_key: str) -> ImageView | None: ...

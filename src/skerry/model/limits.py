@@ -1,0 +1,43 @@
+"""Every bound that a caller can run into, in one place. Sizes in bytes unless the name says otherwise."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# Sandboxes
+LIFETIME_DEFAULT_S = 300.0
+LIFETIME_MAX_S = 24 * 3600.0
+CPU_REQUEST_DEFAULT = 0.125
+CPU_LIMIT_DEFAULT = 2.0
+CPU_MIN = 0.01
+MEMORY_REQUEST_DEFAULT_MIB = 128
+MEMORY_LIMIT_DEFAULT_MIB = 2048
+MEMORY_MIN_MIB = 64
+DISK_DEFAULT_MIB = 1024  # the writable layer over the image, in memory
+TMP_DEFAULT_MIB = 512  # /tmp
+SHM_DEFAULT_MIB = 64  # /dev/shm
+PROCESSES_DEFAULT = 2048  # processes and threads at once in a sandbox
+CONNECTIONS_MAX = 4096  # tracked network connections of a sandbox
+NAME_CHARS = 64
+TAGS_MAX = 50
+TAG_BYTES = 256
+
+# Processes
+ARGV_BYTES = 64 * KIB  # with a NUL each, as Modal counts
+ENV_BYTES = 128 * KIB
+PATH_BYTES = 4095  # PATH_MAX less the NUL
+EXEC_TIMEOUT_MAX_S = LIFETIME_MAX_S
+STREAMS_MAX = 1024  # processes and file operations at once in a sandbox
+
+# Output
+OUTPUT_PROCESS_BYTES = 1 * GIB
+OUTPUT_SANDBOX_BYTES = 4 * GIB
+
+# Files
+FILE_READ_BYTES = 5 * GIB
+
+# Requests
+REQUEST_BYTES = 4 * MIB
+IDEMPOTENCY_KEPT_S = 24 * 3600.0

@@ -1,0 +1,115 @@
+"""What is known of a sandbox and of its processes, for everyone who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from skerry.model.exits import ProcessExit, SandboxExit
+from skerry.model.ids import ImageId, NodeId, ProcessId, SandboxId
+from skerry.model.specs import SandboxSpec
+
+
+class SandboxState(StrEnum):
+    """pending -> starting -> running -> stopping -> stopped; `failed` is the end of a start that did not succeed."""
+
+    PENDING = "pending"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self in (SandboxState.STOPPED, SandboxState.FAILED)
+
+
+_NEXT: Mapping[SandboxState, tuple[SandboxState, ...]] = {
+    SandboxState.PENDING: (SandboxState.STARTING, SandboxState.FAILED),
+    SandboxState.STARTING: (SandboxState.RUNNING, SandboxState.STOPPING, SandboxState.FAILED),
+    SandboxState.RUNNING: (SandboxState.STOPPING, SandboxState.STOPPED),
+    SandboxState.STOPPING: (SandboxState.STOPPED, SandboxState.FAILED),
+    SandboxState.STOPPED: (),
+    SandboxState.FAILED: (),
+}
+
+
+def may_follow(current: SandboxState, following: SandboxState) -> bool:
+    """Tell whether a sandbox may go from `current` to `following`."""
+    return following in _NEXT[current]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stretch of a start: its name and its length, in milliseconds."""
+
+    name: str
+    ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxView:
+    """A sandbox as its owner sees it. Times are Unix seconds."""
+
+    id: SandboxId
+    spec: SandboxSpec
+    state: SandboxState
+    node: NodeId
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit: SandboxExit | None = None
+    entrypoint: ProcessId | None = None
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def deadline(self) -> float | None:
+        """When its lifetime is over, in Unix seconds; None before it has started."""
+        return None if self.started_at is None else self.started_at + self.spec.lifetime_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessView:
+    """A process as its owner sees it."""
+
+    id: ProcessId
+    sandbox: SandboxId
+    argv: tuple[str, ...]
+    started_at: float
+    exit: ProcessExit | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One entry of a sandbox's file system. `mode` is the whole st_mode; `modified` Unix seconds."""
+
+    name: str
+    path: str
+    type: str
+    size: int
+    mode: int
+    owner: str
+    group: str
+    modified: float
+    target: str | None = None
+
+    @property
+    def permissions(self) -> str:
+        """The permission bits as four octal digits."""
+        return f"{self.mode & 0o7777:04o}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageView:
+    """An image that can be started: its file, its configuration, its size in bytes."""
+
+    id: ImageId
+    definition_key: str
+    size: int
+    created_at: float
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = "/"
+    user: str = "root"
+    command: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""One host that runs sandboxes."""

@@ -1,0 +1,90 @@
+"""What a node asks of an isolation backend and of the machine's control groups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from skerry.model.ids import SandboxId
+from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, Nic
+
+
+class Member(Protocol):
+    """A booted sandbox. Every call is bounded in time by the backend and raises StartFailedError or an Error."""
+
+    @property
+    def record(self) -> MemberRecord: ...
+
+    async def set_lifetime(self, seconds: float) -> None:
+        """Let the keeper end the sandbox in `seconds` from now, whether or not a server is there."""
+
+    async def plug(self, nic: Nic) -> None:
+        """Give the sandbox a network card."""
+
+    async def claim(self, claim: Claim) -> AgentPipes:
+        """Start the user's container and return the pipes to its agent; at most once."""
+
+    async def attach(self, hello: bytes) -> AgentPipes:
+        """Return new pipes to the agent of a claimed member, with `hello` already written to the first."""
+
+    async def wait_ended(self) -> None:
+        """Return when the sentry is gone, whatever ended it."""
+
+    def alive(self) -> bool:
+        """Tell whether the sentry is there, from the process and not from memory."""
+
+    async def destroy(self) -> None:
+        """End it and leave nothing behind: no process, mount, file or state. May be repeated."""
+
+
+class Backend(Protocol):
+    """One way to isolate."""
+
+    async def probe(self) -> None:
+        """Raise IsolationUnavailableError, with the cause and the next step, if it cannot run here."""
+
+    async def boot(self, spec: MemberSpec) -> Member:
+        """Return a member whose keeper has answered."""
+
+    async def adopt(self, record: MemberRecord) -> Member | None:
+        """Return the member of an earlier node, or None if it has ended (what it left is then removed)."""
+
+    async def sweep(self, keep: Collection[SandboxId]) -> Sequence[str]:
+        """Remove what belongs to no sandbox in `keep`, and say what it was, a line each."""
+
+
+class Cgroup(Protocol):
+    """The control group of one sandbox."""
+
+    @property
+    def procs(self) -> tuple[Path, ...]:
+        """The files that a process writes itself into to join."""
+
+    def limit(self, *, memory_mib: int, cpus: float, processes: int) -> None:
+        """Set the limits. `processes` counts host processes and is only a backstop."""
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel has killed here for lack of memory."""
+
+    def memory_bytes(self) -> int: ...
+
+    def memory_peak_bytes(self) -> int: ...
+
+    def cpu_seconds(self) -> float: ...
+
+    def members(self) -> Collection[int]:
+        """The pids in it."""
+
+    def remove(self) -> None:
+        """Kill what is left in it and remove it; raises InternalError if it does not go within two seconds."""
+
+
+class Cgroups(Protocol):
+    """The machine's control groups, whatever their version."""
+
+    def make(self, sandbox: SandboxId) -> Cgroup: ...
+
+    def find(self, sandbox: SandboxId) -> Cgroup | None: ...
+
+    def sweep(self, keep: Collection[SandboxId]) -> Sequence[str]: ...
