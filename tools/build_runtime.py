@@ -28,7 +28,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RUNTIME = REPOSITORY / "runtime"
@@ -37,7 +36,7 @@ RUNSC = REPOSITORY / "src" / "skerry" / "_bin" / "runsc"
 SHAPES = REPOSITORY / "src" / "skerry" / "isolation" / "gvisor" / "shapes.json"
 
 MODULE = "gvisor.dev/gvisor"
-FILTER = Path("runsc/boot/filter/filter_precompiled.go")
+FILTERS = tuple(Path("runsc") / part / "filter" / "filter_precompiled.go" for part in ("boot", "fsgofer"))
 VERSION_VARIABLE = f"{MODULE}/runsc/version.version"
 # -trimpath also makes Go's build cache fit every folder: the plain build reuses what the real one compiled.
 BUILD_FLAGS = ("-trimpath", "-buildvcs=false")
@@ -163,15 +162,15 @@ def numbers(version: str) -> tuple[int, ...]:
 # Running commands
 
 
-def run(command: Sequence[str], go: Go, shown: Step, stdout: IO[bytes] | None = None) -> str:
+def run(command: Sequence[str], go: Go, shown: Step) -> str:
     """Run a command in `runtime/` under a live step; return its output, or raise with its last lines."""
     process = subprocess.Popen(
         command,
         cwd=RUNTIME,
         env=go.environment(),
         stdin=subprocess.DEVNULL,
-        stdout=stdout or subprocess.PIPE,
-        stderr=subprocess.PIPE if stdout else subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         start_new_session=True,  # so that one signal reaches Go and all its compilers
     )
     try:
@@ -185,7 +184,7 @@ def run(command: Sequence[str], go: Go, shown: Step, stdout: IO[bytes] | None = 
 
 
 def follow(process: subprocess.Popen[bytes], shown: Step) -> str:
-    pipe = process.stderr or process.stdout
+    pipe = process.stdout
     assert pipe is not None
     received = b""
     while True:
@@ -253,7 +252,7 @@ def sidecar(binary: Path) -> Path:
 def cache_key(go: Go, *, plain: bool) -> str:
     """Return what decides the content of the binary, as one hash."""
     inputs = [RUNTIME / "go.mod", RUNTIME / "go.sum"]
-    inputs += [] if plain else sorted((RUNTIME / "cmd" / "precompiled").glob("*.go"))
+    inputs += [] if plain else [RUNTIME / "cmd" / "precompiled" / "main.go"]
     content = {str(path.relative_to(RUNTIME)): path.read_text() for path in inputs}
     decides = [RECIPE, plain, BUILD_FLAGS, STRIP, go.version, go.target, content]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -345,9 +344,9 @@ def patched_module(go: Go, source: Path) -> Iterator[Path]:
         build_program(go, "precompiled", generator)
         with step("copy gVisor's module"):
             shutil.copytree(source, copy)
-            make_writable(copy, copy / FILTER.parent, copy / FILTER)
-        with step("generate seccomp programs") as shown, (copy / FILTER).open("wb") as target:
-            run([str(generator), "-input", str(source / FILTER)], go, shown, stdout=target)
+            make_writable(*(copy / file for file in FILTERS))
+        with step("generate seccomp programs") as shown:
+            run([str(generator), "-module", str(copy)], go, shown)
         # The path is relative and always the same: it ends up in the binary.
         replacement = f"\nreplace {MODULE} => {os.path.relpath(copy, RUNTIME)}\n"
         modfile.write_text((RUNTIME / "go.mod").read_text() + replacement)

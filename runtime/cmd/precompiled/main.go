@@ -1,9 +1,10 @@
-// Precompiled prints the file runsc/boot/filter/filter_precompiled.go with the seccomp programs that our flags can need.
+// Precompiled puts the seccomp programs that our flags can need into a copy of gVisor's module.
 //
-// The Go module of gVisor ships that file with an empty list, because upstream fills it in a Bazel step. Without
-// it every start and every restore compiles its filter anew, which takes some 40 ms.
+// The Go module ships its two filter_precompiled.go files (sentry and gofer) with empty lists, because upstream
+// fills them in a Bazel step. Without the programs every start and every restore compiles its filter anew, which
+// takes some 40 ms.
 //
-//	precompiled -input .../filter_precompiled.go > new_filter_precompiled.go
+//	precompiled -module DIR
 package main
 
 import (
@@ -11,12 +12,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
-	// Registers the platforms; the list of programs is made from what is registered.
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
-	_ "gvisor.dev/gvisor/pkg/sentry/platform/platforms"
-	"gvisor.dev/gvisor/runsc/boot/filter/config"
+	sentry "gvisor.dev/gvisor/runsc/boot/filter/config"
+	gofer "gvisor.dev/gvisor/runsc/fsgofer/filter/config"
 )
 
 const (
@@ -25,42 +26,65 @@ const (
 	enabledMark    = "PrecompilationDisabledAtBuildTime = false"
 )
 
+// A filter is one process's list of programs: the file that holds it, upstream's generator, and what we keep.
+type filter struct {
+	file    string
+	compile func() ([]precompiledseccomp.Program, error)
+	needed  func(name string) bool
+}
+
+var filters = []filter{
+	{"runsc/fsgofer/filter/filter_precompiled.go", gofer.PrecompiledPrograms, goferNeeds},
+	{"runsc/boot/filter/filter_precompiled.go", sentry.PrecompiledPrograms, sentryNeeds},
+}
+
+// sentryNeeds keeps platform systrap, without TPU and RDMA devices.
+func sentryNeeds(name string) bool {
+	return strings.Contains(name, `Platform="systrap"`) &&
+		!strings.Contains(name, "TPUProxy=true") &&
+		!strings.Contains(name, "RDMAProxy=true")
+}
+
+// goferNeeds keeps what a build without cgo can ask for.
+func goferNeeds(name string) bool {
+	return strings.Contains(name, "CgoEnabled=false")
+}
+
 func main() {
-	input := flag.String("input", "", "path of the module's own filter_precompiled.go")
+	module := flag.String("module", "", "folder of the writable copy of gVisor's module")
 	flag.Parse()
-	if err := run(*input); err != nil {
-		fmt.Fprintln(os.Stderr, "precompiled:", err)
-		os.Exit(1)
+	for _, f := range filters {
+		if err := f.rewrite(*module); err != nil {
+			fmt.Fprintf(os.Stderr, "precompiled: %s: %v\n", f.file, err)
+			os.Exit(1)
+		}
 	}
 }
 
-func run(input string) error {
-	source, err := os.ReadFile(input)
+// rewrite fills the filter's file in the module.
+func (f filter) rewrite(module string) error {
+	path := filepath.Join(module, f.file)
+	source, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	programs, err := config.PrecompiledPrograms()
+	programs, err := f.compile()
 	if err != nil {
 		return fmt.Errorf("compile the programs: %w", err)
 	}
-	kept := reachable(programs)
+	kept := keep(programs, f.needed)
 	filled, err := fill(string(source), kept)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "kept %d of %d programs\n", len(kept), len(programs))
-	_, err = os.Stdout.WriteString(filled)
-	return err
+	fmt.Printf("%s: kept %d of %d programs\n", f.file, len(kept), len(programs))
+	return os.WriteFile(path, []byte(filled), 0o644)
 }
 
-// reachable returns the programs that a sandbox of ours can ask for: platform systrap, no TPU and no RDMA devices.
-func reachable(programs []precompiledseccomp.Program) []precompiledseccomp.Program {
+func keep(programs []precompiledseccomp.Program, needed func(string) bool) []precompiledseccomp.Program {
 	var kept []precompiledseccomp.Program
 	for _, program := range programs {
-		name := program.Name
-		if strings.Contains(name, `Platform="systrap"`) &&
-			!strings.Contains(name, "TPUProxy=true") &&
-			!strings.Contains(name, "RDMAProxy=true") {
+		if needed(program.Name) {
 			kept = append(kept, program)
 		}
 	}
@@ -70,11 +94,11 @@ func reachable(programs []precompiledseccomp.Program) []precompiledseccomp.Progr
 // fill returns source with the programs registered in it; it fails when upstream's file no longer has the expected form.
 func fill(source string, programs []precompiledseccomp.Program) (string, error) {
 	if len(programs) == 0 {
-		return "", errors.New("no program fits platform systrap; the names of gVisor's options have changed, so adapt reachable()")
+		return "", errors.New("no program is left; the names of gVisor's options have changed, so adapt what is needed")
 	}
 	for _, mark := range []string{insertionPoint, disabledMark} {
 		if strings.Count(source, mark) != 1 {
-			return "", fmt.Errorf("%q does not occur exactly once in the input; gVisor's file has changed, so adapt fill()", mark)
+			return "", fmt.Errorf("%q does not occur exactly once; gVisor's file has changed, so adapt fill", mark)
 		}
 	}
 	var registrations strings.Builder
