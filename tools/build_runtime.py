@@ -124,7 +124,7 @@ def needed_go() -> str:
 
 
 def gvisor_version() -> str:
-    return pinned(rf"^require {re.escape(MODULE)} (\S+)$")
+    return pinned(rf"^(?:require |\t){re.escape(MODULE)} (\S+)$")
 
 
 def pinned(pattern: str) -> str:
