@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Build the pinned runsc, and the Go programs beside it, from `runtime/`; standard library only.
 
-    build_runtime.py                            src/skerry/_bin/runsc and runsc.json, unless they are up to date
-    build_runtime.py --plain --output PATH      the module as upstream ships it, for the test that compares
-    build_runtime.py --program NAME --output P  a Go program of ours, runtime/cmd/NAME
-    build_runtime.py --shapes [--check]         refresh (or verify) the shapes of gVisor's control calls
+build_runtime.py                            src/skerry/_bin/runsc and runsc.json, unless they are up to date
+build_runtime.py --plain --output PATH      the module as upstream ships it, for the test that compares
+build_runtime.py --program NAME --output P  a Go program of ours, runtime/cmd/NAME
+build_runtime.py --shapes [--check]         refresh (or verify) the shapes of gVisor's control calls
 """
 
 from __future__ import annotations
