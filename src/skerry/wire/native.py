@@ -1,0 +1,246 @@
+"""The native door's socket: which frames go which way, and what their payloads hold.
+
+The header and the rules are those of the agent protocol (`frames.py`); the tables, the window and the payloads here are
+the socket's own. The page is proto/native/socket.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from skerry.wire.frames import (
+    CREDIT,
+    MAX_OPEN,
+    MAX_PING,
+    OFFSET,
+    STDERR,
+    STDIN,
+    STDOUT,
+    Buffer,
+    FrameRule,
+    FrameTable,
+    FrameType,
+    ProtocolViolation,
+    data,
+    fixed,
+)
+
+PROTOCOL: Final = 1
+WINDOW: Final = 16 << 20
+"""How far a client may grant beyond what it has acknowledged."""
+STDIN_WINDOW: Final = 1 << 20
+"""How far the server grants beyond what the process has acknowledged."""
+STREAMS: Final = 1024
+"""Streams open at once on one connection."""
+
+# Close codes of the WebSocket (RFC 6455, section 7.4.1).
+CLOSE_PROTOCOL: Final = 1002
+
+_OUTPUTS: Final = frozenset({STDOUT, STDERR})
+
+TO_SERVER: Final[FrameTable] = {
+    FrameType.PING: FrameRule(limit=MAX_PING, connection=True),
+    FrameType.OPEN: FrameRule(limit=MAX_OPEN),
+    FrameType.DATA: data(STDIN),
+    FrameType.END: fixed(OFFSET.size, flags=frozenset({STDIN})),
+    FrameType.CREDIT: fixed(CREDIT.size, flags=_OUTPUTS),
+    FrameType.SIGNAL: fixed(1),
+    FrameType.RESIZE: fixed(4),
+    FrameType.CLOSE: fixed(0),
+}
+
+TO_CLIENT: Final[FrameTable] = {
+    FrameType.PONG: FrameRule(limit=MAX_PING, connection=True),
+    FrameType.STARTED: FrameRule(),
+    FrameType.DATA: data(STDOUT, STDERR),
+    FrameType.END: fixed(OFFSET.size, flags=_OUTPUTS),
+    FrameType.CREDIT: fixed(CREDIT.size, flags=frozenset({STDIN})),
+    FrameType.EXIT: FrameRule(),
+    FrameType.ERROR: FrameRule(),
+    FrameType.RESULT: FrameRule(),
+}
+
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Text = str | bytes
+"""A name inside a sandbox: str, or bytes where it is no UTF-8."""
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """One control payload."""
+
+
+class OpenExec(Payload, tag_field="op", tag="exec"):
+    """Start a process, or find the one that this id started before."""
+
+    sandbox: str
+    process: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    workdir: str | None = None
+    user: str | None = None
+    timeout_s: float | None = None
+    stdin: Literal["null", "pipe"] = "null"
+    stdout: Literal["null", "pipe"] = "pipe"
+    stderr: Literal["null", "pipe", "stdout"] = "pipe"
+    no_new_privileges: bool = False
+    limits: tuple[Count, Count] = (0, 0)
+
+
+class OpenProcess(Payload, tag_field="op", tag="process"):
+    """Follow a process that exists; `entrypoint` names the entrypoint."""
+
+    sandbox: str
+    process: str
+    offsets: tuple[Count, Count] = (0, 0)
+    limits: tuple[Count, Count] = (0, 0)
+    stdin: bool = False
+
+
+class OpenRead(Payload, tag_field="op", tag="read"):
+    sandbox: str
+    path: Text
+    offset: Count = 0
+    length: Count | None = None
+    limit: Count = 1 << 20
+
+
+class OpenWrite(Payload, tag_field="op", tag="write"):
+    sandbox: str
+    path: Text
+    mode: Annotated[int, Meta(ge=0, le=0o7777)] | None = None
+    parents: bool = True
+    append: bool = False
+
+
+class OpenList(Payload, tag_field="op", tag="list"):
+    sandbox: str
+    path: Text
+
+
+class OpenStat(Payload, tag_field="op", tag="stat"):
+    sandbox: str
+    path: Text
+
+
+class OpenMkdir(Payload, tag_field="op", tag="mkdir"):
+    sandbox: str
+    path: Text
+    parents: bool = True
+
+
+class OpenRemove(Payload, tag_field="op", tag="remove"):
+    sandbox: str
+    path: Text
+    recursive: bool = False
+
+
+Open = OpenExec | OpenProcess | OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove
+
+
+class ProcessStarted(Payload):
+    """`stdin` is what the process has acknowledged, where DATA on channel 0 begins; `stdin_limit` its first limit."""
+
+    process: str
+    stdin: Count = 0
+    stdin_limit: Count = 0
+
+
+class ReadStarted(Payload):
+    size: Count
+
+
+class WriteStarted(Payload):
+    stdin_limit: Count
+
+
+class Exit(Payload):
+    code: int | None
+    signal: int | None
+    reason: str
+    evidence: str
+
+
+class ErrorReply(Payload):
+    """The stream is over: the fields of an error of the model."""
+
+    code: str
+    kind: str
+    message: str
+    details: dict[str, Any] = {}
+
+
+class Done(Payload):
+    """The result of an operation that returns nothing."""
+
+
+class Written(Payload):
+    size: Count
+
+
+class Entry(Payload):
+    """One file, as `stat` and `list` tell it."""
+
+    name: Text
+    path: Text
+    type: str
+    size: Count
+    mode: Count
+    owner: str
+    group: str
+    modified: float
+    target: Text | None = None
+
+
+class Listed(Payload):
+    entries: tuple[Entry, ...]
+    more: bool
+
+
+P = TypeVar("P", bound=Payload)
+
+_encoder = msgspec.msgpack.Encoder()
+_open_decoder: msgspec.msgpack.Decoder[Open] = msgspec.msgpack.Decoder(Open)
+_decoders: dict[type[Payload], msgspec.msgpack.Decoder[Any]] = {}
+
+
+def encode(payload: Payload) -> bytes:
+    """Return the payload of a control frame."""
+    return _encoder.encode(payload)
+
+
+def decode_open(payload: Buffer) -> Open:
+    """Return the OPEN in a payload, or raise ProtocolViolation("malformed_payload")."""
+    try:
+        return _open_decoder.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise ProtocolViolation("malformed_payload", f"OPEN: {exc}") from exc
+
+
+def decode(payload: Buffer, kind: type[P]) -> P:
+    """Return what the server said, or raise ProtocolViolation("malformed_payload")."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        message: P = decoder.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise ProtocolViolation("malformed_payload", f"{kind.__name__}: {exc}") from exc
+    return message
+
+
+def text_of(name: str) -> Text:
+    """Return a name from inside a sandbox as it travels: bytes that are no UTF-8 stay bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape")
+    return name
+
+
+def name_of(text: Text) -> str:
+    """Return a name as the model has it: bytes that are no UTF-8 become surrogates."""
+    return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
