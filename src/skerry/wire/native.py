@@ -65,15 +65,15 @@ TO_CLIENT: Final[FrameTable] = {
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Seconds = Annotated[float, Meta(ge=0)]
-Text = str | bytes
-"""A name inside a sandbox: str, or bytes where it is no UTF-8."""
+Name = bytes
+"""A name inside a sandbox, which may be any bytes but NUL and slash."""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """One control payload."""
 
 
-class OpenExec(Payload, tag_field="op", tag="exec"):
+class OpenExec(Payload, frozen=True, kw_only=True, tag_field="op", tag="exec"):
     """Start a process, or find the one that this id started before."""
 
     sandbox: str
@@ -90,7 +90,7 @@ class OpenExec(Payload, tag_field="op", tag="exec"):
     limits: tuple[Count, Count] = (0, 0)
 
 
-class OpenProcess(Payload, tag_field="op", tag="process"):
+class OpenProcess(Payload, frozen=True, kw_only=True, tag_field="op", tag="process"):
     """Follow a process that exists; `entrypoint` names the entrypoint."""
 
     sandbox: str
@@ -100,48 +100,48 @@ class OpenProcess(Payload, tag_field="op", tag="process"):
     stdin: bool = False
 
 
-class OpenRead(Payload, tag_field="op", tag="read"):
+class OpenRead(Payload, frozen=True, kw_only=True, tag_field="op", tag="read"):
     sandbox: str
-    path: Text
+    path: Name
     offset: Count = 0
     length: Count | None = None
     limit: Count = 1 << 20
 
 
-class OpenWrite(Payload, tag_field="op", tag="write"):
+class OpenWrite(Payload, frozen=True, kw_only=True, tag_field="op", tag="write"):
     sandbox: str
-    path: Text
+    path: Name
     mode: Annotated[int, Meta(ge=0, le=0o7777)] | None = None
     parents: bool = True
     append: bool = False
 
 
-class OpenList(Payload, tag_field="op", tag="list"):
+class OpenList(Payload, frozen=True, kw_only=True, tag_field="op", tag="list"):
     sandbox: str
-    path: Text
+    path: Name
 
 
-class OpenStat(Payload, tag_field="op", tag="stat"):
+class OpenStat(Payload, frozen=True, kw_only=True, tag_field="op", tag="stat"):
     sandbox: str
-    path: Text
+    path: Name
 
 
-class OpenMkdir(Payload, tag_field="op", tag="mkdir"):
+class OpenMkdir(Payload, frozen=True, kw_only=True, tag_field="op", tag="mkdir"):
     sandbox: str
-    path: Text
+    path: Name
     parents: bool = True
 
 
-class OpenRemove(Payload, tag_field="op", tag="remove"):
+class OpenRemove(Payload, frozen=True, kw_only=True, tag_field="op", tag="remove"):
     sandbox: str
-    path: Text
+    path: Name
     recursive: bool = False
 
 
 Open = OpenExec | OpenProcess | OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove
 
 
-class ProcessStarted(Payload):
+class ProcessStarted(Payload, frozen=True, kw_only=True):
     """`stdin` is what the process has acknowledged, where DATA on channel 0 begins; `stdin_limit` its first limit."""
 
     process: str
@@ -149,22 +149,22 @@ class ProcessStarted(Payload):
     stdin_limit: Count = 0
 
 
-class ReadStarted(Payload):
+class ReadStarted(Payload, frozen=True, kw_only=True):
     size: Count
 
 
-class WriteStarted(Payload):
+class WriteStarted(Payload, frozen=True, kw_only=True):
     stdin_limit: Count
 
 
-class Exit(Payload):
+class Exit(Payload, frozen=True, kw_only=True):
     code: int | None
     signal: int | None
     reason: str
     evidence: str
 
 
-class ErrorReply(Payload):
+class ErrorReply(Payload, frozen=True, kw_only=True):
     """The stream is over: the fields of an error of the model."""
 
     code: str
@@ -173,29 +173,29 @@ class ErrorReply(Payload):
     details: dict[str, Any] = {}
 
 
-class Done(Payload):
+class Done(Payload, frozen=True, kw_only=True):
     """The result of an operation that returns nothing."""
 
 
-class Written(Payload):
+class Written(Payload, frozen=True, kw_only=True):
     size: Count
 
 
-class Entry(Payload):
+class Entry(Payload, frozen=True, kw_only=True):
     """One file, as `stat` and `list` tell it."""
 
-    name: Text
-    path: Text
+    name: Name
+    path: Name
     type: str
     size: Count
     mode: Count
     owner: str
     group: str
     modified: float
-    target: Text | None = None
+    target: Name | None = None
 
 
-class Listed(Payload):
+class Listed(Payload, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     more: bool
 
@@ -232,15 +232,11 @@ def decode(payload: Buffer, kind: type[P]) -> P:
     return message
 
 
-def text_of(name: str) -> Text:
-    """Return a name from inside a sandbox as it travels: bytes that are no UTF-8 stay bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape")
-    return name
+def encode_name(name: str) -> Name:
+    """Return a name as it travels; the model has bytes that are no UTF-8 as surrogates."""
+    return name.encode("utf-8", "surrogateescape")
 
 
-def name_of(text: Text) -> str:
-    """Return a name as the model has it: bytes that are no UTF-8 become surrogates."""
-    return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
+def decode_name(name: Name) -> str:
+    """Return a name as the model has it."""
+    return name.decode("utf-8", "surrogateescape")
