@@ -1,16 +1,16 @@
-"""What the engine asks of a store, of nodes and of the clock."""
+"""What the engine asks of a store, of nodes, of images and of the clock."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
 from skerry.model.ids import AppId, ImageId, NodeId, ProcessId, SandboxId
-from skerry.model.sandboxes import FileEntry, ImageView, ProcessView, SandboxView, Stage
-from skerry.model.specs import ExecSpec, ImageConfig, ImageDefinition, SandboxSpec
+from skerry.model.sandboxes import EndedRow, FileEntry, ImageView, ProcessView, SandboxFilter, SandboxView, Stage
+from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition, SandboxSpec
 
 
 class Clock(Protocol):
@@ -159,7 +159,10 @@ class NodeHandle(Protocol):
     def view(self) -> NodeView: ...
 
     async def start(self, launch: Launch) -> Started:
-        """Return when the sandbox runs. On any failure nothing of it is left, and StartFailedError says the stage."""
+        """Return when the sandbox runs. On any failure nothing of it is left, and StartFailedError says the stage.
+
+        What it asks for counts in `view()` before the call first waits for anything.
+        """
 
     async def terminate(self, sandbox: SandboxId, reason: SandboxReason = SandboxReason.TERMINATED) -> SandboxExit:
         """End it; the exit that it had already, if it had one."""
@@ -194,28 +197,68 @@ class NodeHandle(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SandboxFilter:
-    """Which sandboxes to list: newest first, created strictly before `before`."""
+class BuildStep:
+    """A build has come to step `index` of `count`, counted from 1."""
 
-    app: AppId | None = None
-    include_ended: bool = False
-    before: float | None = None
-    limit: int = 100
+    index: int
+    count: int
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildLog:
+    """What a build printed: bytes of a guest, as text with replacements."""
+
+    text: str
+
+
+BuildEvent = BuildStep | BuildLog
+
+
+class Images(Protocol):
+    """Images that can be started, and the way to new ones."""
+
+    async def resolve(
+        self,
+        definition: ImageDefinition,
+        host_access: HostAccess,
+        force_build: bool,
+        on_event: Callable[[BuildEvent], None],
+    ) -> ImageView:
+        """Return the image of a definition, built now if there is none; ten callers share one build.
+
+        A caller that is cancelled does not end the build for the others. `on_event` never blocks.
+        Raises ImageBuildError, InvalidError.
+        """
+
+    def get(self, image: ImageId) -> ImageView:
+        """Raises NotFoundError."""
+
+    def root(self, image: ImageId) -> RootImage:
+        """Raises NotFoundError."""
 
 
 class Store(Protocol):
     """Rows that outlive the server. Calls are short and synchronous for reads, committed when a write returns."""
 
     async def put_sandbox(self, view: SandboxView, *, idempotency_key: str | None = None) -> SandboxView:
-        """Insert it, or return the sandbox that was made with the same key."""
+        """Insert it, or return the sandbox that was made with the same key. What `host_access` holds is not stored."""
 
-    async def update_sandbox(self, view: SandboxView) -> None: ...
+    async def update_sandbox(self, view: SandboxView) -> None:
+        """Replace the row; a sandbox without one raises NotFoundError."""
 
     def sandbox(self, sandbox: SandboxId) -> SandboxView | None: ...
 
     def sandboxes(self, which: SandboxFilter) -> Sequence[SandboxView]: ...
 
-    async def delete_sandbox(self, sandbox: SandboxId) -> None: ...
+    def live_sandboxes(self) -> Sequence[SandboxView]:
+        """Every sandbox that has not ended."""
+
+    def ended_sandboxes(self) -> Sequence[EndedRow]:
+        """Every ended sandbox, the one that ended first in front."""
+
+    async def delete_sandbox(self, sandbox: SandboxId) -> None:
+        """Delete the row, and with it the idempotency key; deleting it again changes nothing."""
 
     async def app(self, name: str, *, create: bool) -> AppId | None: ...
 
@@ -223,4 +266,5 @@ class Store(Protocol):
 
     def image(self, image: ImageId) -> ImageView | None: ...
 
-    def image_by_key(self, definition_key: str) -> ImageView | None: ...
+    def image_by_key(self, definition_key: str) -> ImageView | None:
+        """Return the newest image of a definition."""

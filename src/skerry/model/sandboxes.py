@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from skerry.model.exits import ProcessExit, SandboxExit
-from skerry.model.ids import ImageId, NodeId, ProcessId, SandboxId
+from skerry.model.ids import AppId, ImageId, NodeId, ProcessId, SandboxId
 from skerry.model.specs import SandboxSpec
 
 
@@ -68,6 +68,25 @@ class SandboxView:
     def deadline(self) -> float | None:
         """When its lifetime is over, in Unix seconds; None before it has started."""
         return None if self.started_at is None else self.started_at + self.spec.lifetime_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxFilter:
+    """Which sandboxes to list: newest first, created strictly before `before`."""
+
+    app: AppId | None = None
+    include_ended: bool = False
+    before: float | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedRow:
+    """What retention needs to know of an ended sandbox."""
+
+    id: SandboxId
+    node: NodeId
+    ended_at: float
 
 
 @dataclass(frozen=True, kw_only=True)
