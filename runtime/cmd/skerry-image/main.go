@@ -1,0 +1,131 @@
+// skerry-image makes the images that sandboxes mount.
+//
+//	skerry-image merge --base BASE.erofs --upper UPPER.tar [--drop PATH]... [--xattrs FILE] OUT.erofs
+//	skerry-image check IMAGE.erofs
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"skerry/runtime/erofs"
+)
+
+type paths []string
+
+func (p *paths) String() string     { return fmt.Sprint(*p) }
+func (p *paths) Set(s string) error { *p = append(*p, s); return nil }
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "skerry-image:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return errors.New("usage: skerry-image merge|check")
+	}
+	switch args[0] {
+	case "merge":
+		return merge(args[1:])
+	case "check":
+		return check(args[1:])
+	}
+	return fmt.Errorf("unknown command %q; there are merge and check", args[0])
+}
+
+func merge(args []string) error {
+	flags := flag.NewFlagSet("merge", flag.ContinueOnError)
+	base := flags.String("base", "", "the image below")
+	upper := flags.String("upper", "", "the archive of the upper layer")
+	xattrs := flags.String("xattrs", "", "where to write the extended attributes, as JSON")
+	var drop paths
+	flags.Var(&drop, "drop", "a path to leave out; may be repeated")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() != 1 || *base == "" || *upper == "" {
+		return errors.New("merge needs --base, --upper and the file to make")
+	}
+	image, err := erofs.Open(*base)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	archive, err := os.Open(*upper)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	found, err := write(flags.Arg(0), image, archive, drop)
+	if err != nil || *xattrs == "" {
+		return err
+	}
+	return writeXattrs(*xattrs, found)
+}
+
+func write(path string, image *erofs.Image, archive *os.File, drop []string) ([]erofs.Xattr, error) {
+	out, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	found, err := fill(out, image, archive, drop)
+	if err == nil {
+		err = out.Sync()
+	}
+	if closed := out.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		os.Remove(path)
+		return nil, err
+	}
+	return found, nil
+}
+
+func fill(out *os.File, image *erofs.Image, archive *os.File, drop []string) ([]erofs.Xattr, error) {
+	root, err := image.Tree()
+	if err != nil {
+		return nil, err
+	}
+	writer := erofs.NewWriter(out)
+	if err := writer.Apply(root, bufio.NewReaderSize(archive, 1<<20)); err != nil {
+		return nil, err
+	}
+	for _, path := range drop {
+		if err := root.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	return writer.Xattrs, writer.Finish(root)
+}
+
+func writeXattrs(path string, found []erofs.Xattr) error {
+	if found == nil {
+		found = []erofs.Xattr{}
+	}
+	text, err := json.Marshal(found)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o600)
+}
+
+func check(args []string) error {
+	if len(args) != 1 {
+		return errors.New("check needs one image")
+	}
+	image, err := erofs.Open(args[0])
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	_, err = image.Tree()
+	return err
+}

@@ -1,0 +1,147 @@
+package erofs
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// The names under which gVisor's overlay marks a directory that hides everything below it.
+const (
+	paxOpaque     = "SCHILY.xattr.trusted.overlay.opaque"
+	paxOpaqueUser = "SCHILY.xattr.user.overlay.opaque"
+	paxXattr      = "SCHILY.xattr."
+)
+
+// Apply lays an archive of an overlay's upper layer over the tree, as gVisor writes it: names begin with "./", a deleted
+// file is a character device 0:0, a directory that hides the one below carries an attribute. The bytes of regular files
+// are written to `out` as they come. The archive is the guest's work: nothing of it is opened by name on this machine.
+func (w *Writer) Apply(root *Node, archive io.Reader) error {
+	reader := tar.NewReader(archive)
+	for count := 0; ; count++ {
+		header, err := reader.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrFormat, err)
+		}
+		if count >= maxNodes {
+			return fmt.Errorf("%w: more than %d files", ErrFormat, maxNodes)
+		}
+		if err := w.applyEntry(root, header, reader); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *Writer) applyEntry(root *Node, header *tar.Header, body io.Reader) error {
+	parts, err := split(header.Name)
+	if err != nil {
+		return err
+	}
+	if len(parts) == 0 {
+		setMetadata(root, header)
+		return nil
+	}
+	dir, err := root.directory(parts[:len(parts)-1])
+	if err != nil {
+		return err
+	}
+	name := parts[len(parts)-1]
+	switch header.Typeflag {
+	case tar.TypeDir:
+		w.noteXattrs(parts, header)
+		return applyDir(dir, name, header)
+	case tar.TypeLink:
+		return applyLink(root, dir, name, header)
+	case tar.TypeChar:
+		if header.Devmajor == 0 && header.Devminor == 0 {
+			delete(dir.children, name)
+			return nil
+		}
+	}
+	node, err := w.newNode(header, body)
+	if err != nil {
+		return fmt.Errorf("%q: %w", header.Name, err)
+	}
+	w.noteXattrs(parts, header)
+	dir.children[name] = node
+	return nil
+}
+
+func applyDir(dir *Node, name string, header *tar.Header) error {
+	at := dir.children[name]
+	if at == nil || !at.IsDir() || header.PAXRecords[paxOpaque] == "y" || header.PAXRecords[paxOpaqueUser] == "y" {
+		at = newDir(0)
+		dir.children[name] = at
+	}
+	setMetadata(at, header)
+	return nil
+}
+
+func applyLink(root, dir *Node, name string, header *tar.Header) error {
+	parts, err := split(header.Linkname)
+	if err != nil {
+		return err
+	}
+	target := root.lookup(parts)
+	if target == nil || target.IsDir() {
+		return fmt.Errorf("%w: %q links to %q, which is not there", ErrFormat, header.Name, header.Linkname)
+	}
+	dir.children[name] = target
+	return nil
+}
+
+func (w *Writer) newNode(header *tar.Header, body io.Reader) (*Node, error) {
+	node := &Node{}
+	switch header.Typeflag {
+	case tar.TypeReg:
+		node.Mode = modeRegular
+		node.Size = header.Size
+		start, err := w.append(body, header.Size)
+		if err != nil {
+			return nil, err
+		}
+		node.content = content{start: start}
+	case tar.TypeSymlink:
+		if len(header.Linkname) > maxTarget {
+			return nil, fmt.Errorf("%w: a link target of %d bytes", ErrFormat, len(header.Linkname))
+		}
+		node.Mode, node.Target = modeLink, header.Linkname
+	case tar.TypeFifo:
+		node.Mode = modeFifo
+	case tar.TypeChar, tar.TypeBlock:
+		node.Mode = modeChar
+		if header.Typeflag == tar.TypeBlock {
+			node.Mode = modeBlock
+		}
+		node.Rdev = encodeDevice(uint32(header.Devmajor), uint32(header.Devminor))
+	default:
+		return nil, fmt.Errorf("%w: entry of type %q", ErrFormat, header.Typeflag)
+	}
+	setMetadata(node, header)
+	return node, nil
+}
+
+// encodeDevice packs a device number as Linux's new_encode_dev does.
+func encodeDevice(major, minor uint32) uint32 {
+	return minor&0xff | major<<8 | (minor&^0xff)<<12
+}
+
+func setMetadata(node *Node, header *tar.Header) {
+	node.Mode = node.Mode&modeType | uint32(header.Mode)&0o7777
+	node.UID, node.GID = uint32(header.Uid), uint32(header.Gid)
+	node.Mtime, node.Nsec = header.ModTime.Unix(), uint32(header.ModTime.Nanosecond())
+}
+
+// noteXattrs remembers the attributes of an entry, which the image itself cannot hold.
+func (w *Writer) noteXattrs(parts []string, header *tar.Header) {
+	for key, value := range header.PAXRecords {
+		name, found := strings.CutPrefix(key, paxXattr)
+		if found && !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.") {
+			w.Xattrs = append(w.Xattrs, Xattr{Path: "/" + strings.Join(parts, "/"), Name: name, Value: []byte(value)})
+		}
+	}
+}
