@@ -1,0 +1,308 @@
+"""The control payloads of the agent protocol, strictly decoded.
+
+What the agent sends is hostile. `decode` therefore checks the whole payload, keys that nobody knows included: msgpack
+maps with string keys, at most eight levels, no extension types, nothing after the map. Whatever is wrong with it, the
+caller gets ProtocolViolation("malformed_payload").
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from skerry.wire.frames import MAX_CONTROL, Buffer, ProtocolViolation
+
+VERSION: Final = 1
+MAX_NESTING: Final = 8
+MAX_MESSAGE: Final = 1024
+MAX_FILES: Final = 16
+
+# 2**63 - 1 is what both a Rust i64 and msgspec's own bounds can hold.
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+StreamNumber = Annotated[int, Meta(ge=1, le=(1 << 32) - 1)]
+Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+ErrorCode = Literal[
+    "not_found",
+    "is_directory",
+    "not_directory",
+    "already_exists",
+    "not_empty",
+    "permission_denied",
+    "no_space",
+    "too_large",
+    "not_regular",
+    "invalid_argument",
+    "failed_precondition",
+    "resource_exhausted",
+    "unimplemented",
+    "aborted",
+    "io",
+]
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One control payload."""
+
+
+class Setup(Message, frozen=True, kw_only=True):
+    """What the agent arranges once, at the claim."""
+
+    hostname: str
+    files: tuple[tuple[str, Count, bytes], ...] = ()
+    cpus: Count = 0
+    processes: Count
+    cgroup: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.files) > MAX_FILES or not all(path.startswith("/") for path, _, _ in self.files):
+            raise ValueError(f"files are at most {MAX_FILES}, with absolute paths")
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    version: Literal[1] = VERSION
+    secret: Key
+    proof: Key | None
+    generation: Count
+    setup: Setup | None
+
+    def __post_init__(self) -> None:
+        if (self.proof is None) == (self.setup is None):
+            raise ValueError("a claim has a setup and an attach has a proof, never both")
+
+
+class Exit(Message, frozen=True):
+    """How a process ended, as its agent saw it."""
+
+    code: Annotated[int, Meta(ge=0, le=255)] | None
+    signal: Annotated[int, Meta(ge=1, le=64)] | None
+    reason: Literal["exited", "signaled", "killed", "timeout"]
+    evidence: str
+
+    def __post_init__(self) -> None:
+        if (self.code is None) == (self.signal is None):
+            raise ValueError("exactly one of code and signal is set")
+
+
+class StdinState(Message, frozen=True):
+    acknowledged: Count
+    limit: Count
+    ended: bool
+
+
+class ChannelState(Message, frozen=True):
+    channel: Literal[1, 2]
+    acknowledged: Count
+    end: Count
+    ended: bool
+
+    def __post_init__(self) -> None:
+        if self.acknowledged > self.end:
+            raise ValueError("acknowledged lies beyond the end")
+
+
+class StreamState(Message, frozen=True):
+    """A stream that the agent has not forgotten, as READY tells it after an attach."""
+
+    stream: StreamNumber
+    op: str
+    pid: Count | None
+    exit: Exit | None
+    stdin: StdinState | None
+    channels: Annotated[tuple[ChannelState, ...], Meta(max_length=2)]
+
+    def __post_init__(self) -> None:
+        if len({state.channel for state in self.channels}) < len(self.channels):
+            raise ValueError("a channel is told twice")
+
+
+class Ready(Message, frozen=True):
+    version: Literal[1]
+    agent: str
+    generation: Count
+    last_stream: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+    streams: Annotated[tuple[StreamState, ...], Meta(max_length=1024)]
+
+    def __post_init__(self) -> None:
+        numbers = {state.stream for state in self.streams}
+        if len(numbers) < len(self.streams) or any(number > self.last_stream for number in numbers):
+            raise ValueError("a stream is told twice, or lies beyond last_stream")
+
+
+class Started(Message, frozen=True):
+    pid: Count | None
+    size: Count | None = None
+
+
+class ErrorReply(Message, frozen=True):
+    """The operation failed; the stream is over."""
+
+    code: ErrorCode
+    message: str
+
+    def __post_init__(self) -> None:
+        if len(self.message.encode()) > MAX_MESSAGE:
+            raise ValueError(f"a message has at most {MAX_MESSAGE} bytes")
+
+
+class Done(Message, frozen=True):
+    """The result of an operation that returns nothing."""
+
+
+class Written(Message, frozen=True):
+    size: Count
+
+
+class Entry(Message, frozen=True, kw_only=True):
+    """One file, as `stat` and `list` tell it. Everything in it was chosen inside the sandbox."""
+
+    name: bytes
+    type: Literal["file", "directory", "symlink", "fifo", "socket", "device"]
+    size: Count
+    mode: Count
+    uid: Count
+    gid: Count
+    owner: str
+    group: str
+    modified: float
+    target: bytes | None
+
+
+class OpenExec(Message, frozen=True, kw_only=True, tag_field="op", tag="exec"):
+    argv: tuple[bytes, ...]
+    env: tuple[bytes, ...] = ()
+    cwd: bytes = b"/"
+    user: str = "root"
+    stdin: Literal["null", "pipe"] = "null"
+    stdout: Literal["null", "pipe"] = "pipe"
+    stderr: Literal["null", "pipe", "stdout"] = "pipe"
+    timeout_ms: Count = 0
+    no_new_privileges: bool = False
+    terminal: None = None
+    limits: tuple[Count, Count] = (256 << 10, 256 << 10)
+
+
+class OpenRead(Message, frozen=True, kw_only=True, tag_field="op", tag="read"):
+    path: bytes
+    offset: Count = 0
+    length: Count | None = None
+    limit: Count = 1 << 20
+
+
+class OpenWrite(Message, frozen=True, kw_only=True, tag_field="op", tag="write"):
+    path: bytes
+    mode: Count | None = None
+    parents: bool = False
+    append: bool = False
+
+
+class OpenList(Message, frozen=True, kw_only=True, tag_field="op", tag="list"):
+    path: bytes
+    limit: Count = 1 << 20
+
+
+class OpenStat(Message, frozen=True, kw_only=True, tag_field="op", tag="stat"):
+    path: bytes
+
+
+class OpenMkdir(Message, frozen=True, kw_only=True, tag_field="op", tag="mkdir"):
+    path: bytes
+    mode: Count = 0o755
+    parents: bool = False
+
+
+class OpenRemove(Message, frozen=True, kw_only=True, tag_field="op", tag="remove"):
+    path: bytes
+    recursive: bool = False
+
+
+Open = OpenExec | OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove
+
+M = TypeVar("M", bound=Message)
+
+_encoder = msgspec.msgpack.Encoder()
+_anything = msgspec.msgpack.Decoder(dict[str, Any])
+_decoders: dict[type[Message], msgspec.msgpack.Decoder[Any]] = {}
+
+
+def encode(message: Message) -> bytes:
+    """Return the payload of a control frame."""
+    return _encoder.encode(message)
+
+
+def decode(payload: Buffer, kind: type[M]) -> M:
+    """Return the message in a payload, or raise ProtocolViolation("malformed_payload")."""
+    try:
+        _check_shape(_anything.decode(payload))
+        message: M = _decoder(kind).decode(payload)
+    # Beside its own errors msgspec lets UnicodeDecodeError (a ValueError) and RecursionError through.
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise ProtocolViolation("malformed_payload", f"{kind.__name__}: {exc}") from exc
+    return message
+
+
+class EntryReader:
+    """Cuts the content of a `list` stream into entries. It holds at most one unfinished entry, so under 64 KiB."""
+
+    _LENGTH: Final = struct.Struct("<I")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, content: Buffer) -> list[Entry]:
+        """Return the entries that `content` completes."""
+        self._rest += content
+        entries, at = [], 0
+        while len(self._rest) - at >= self._LENGTH.size:
+            (length,) = self._LENGTH.unpack_from(self._rest, at)
+            if length > MAX_CONTROL:
+                raise ProtocolViolation("malformed_payload", f"an entry of {length} bytes; at most {MAX_CONTROL}")
+            start = at + self._LENGTH.size
+            if len(self._rest) < start + length:
+                break
+            at = start + length
+            entries.append(decode(bytes(self._rest[start:at]), Entry))
+        del self._rest[:at]
+        return entries
+
+    def end(self) -> None:
+        """Raise ProtocolViolation if the content ended inside an entry."""
+        if self._rest:
+            raise ProtocolViolation("malformed_payload", f"the list ended inside an entry ({len(self._rest)} bytes)")
+
+
+def _decoder(kind: type[M]) -> msgspec.msgpack.Decoder[M]:
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    return decoder
+
+
+def _check_shape(outer: dict[str, Any]) -> None:
+    """Refuse what typed decoding would skip: deep nesting and foreign types under unknown keys."""
+    level: list[Any] = [outer]
+    for _ in range(MAX_NESTING):
+        level = [child for container in level for child in _children(container)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_NESTING}")
+
+
+def _children(container: dict[Any, Any] | list[Any]) -> list[Any]:
+    """Return the containers inside a container."""
+    inner: Any = container
+    if type(container) is dict:
+        if any(type(key) is not str for key in container):
+            raise ValueError("a map with a key that is no string")
+        inner = container.values()
+    children = [value for value in inner if type(value) not in _SCALARS]
+    if any(type(child) not in _CONTAINERS for child in children):
+        raise ValueError("an extension type")
+    return children
+
+
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_CONTAINERS = frozenset({dict, list})
