@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -238,6 +239,31 @@ class Images(Protocol):
         """Raises NotFoundError."""
 
 
+class Bases(Protocol):
+    """Where the images without steps come from."""
+
+    def key(self, python_version: str | None) -> str:
+        """Return what changes when the base would come out differently. Raises InvalidError for an unknown version."""
+
+    async def make(self, python_version: str | None, into: Path, progress: Callable[[str], None]) -> ImageConfig:
+        """Write the base to the file `into`. Raises ImageBuildError, InvalidError."""
+
+
+class ImageFiles(Protocol):
+    """The folder of image files."""
+
+    def path(self, image: ImageId) -> Path: ...
+
+    def draft(self) -> AbstractContextManager[Path]:
+        """Yield a path where a file may be made; what is still there at the end is removed."""
+
+    def keep(self, draft: Path, image: ImageId) -> int:
+        """Make the draft the file of an image, durably, and return its size in bytes."""
+
+    def share(self, parent: ImageId, image: ImageId) -> int:
+        """Let an image have the same file as its parent; return its size in bytes."""
+
+
 class Store(Protocol):
     """Rows that outlive the server. Calls are short and synchronous for reads, committed when a write returns."""
 
@@ -248,6 +274,8 @@ class Store(Protocol):
         """Replace the row; a sandbox without one raises NotFoundError."""
 
     def sandbox(self, sandbox: SandboxId) -> SandboxView | None: ...
+
+    def sandbox_by_key(self, idempotency_key: str) -> SandboxView | None: ...
 
     def sandboxes(self, which: SandboxFilter) -> Sequence[SandboxView]: ...
 

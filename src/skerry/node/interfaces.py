@@ -28,6 +28,9 @@ class Member(Protocol):
     async def attach(self, hello: bytes) -> AgentPipes:
         """Return new pipes to the agent of a claimed member, with `hello` already written to the first."""
 
+    async def save_upper(self, archive_fd: int) -> None:
+        """Write the writable layer of the user's container, as a tar archive, to an open file."""
+
     async def wait_ended(self) -> None:
         """Return when the sentry is gone, whatever ended it."""
 

@@ -1,0 +1,63 @@
+"""The folder of image files: one EROFS file for each image, named by its id."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from skerry.model.ids import ImageId
+
+
+class ImageFolder:
+    """Image files in one folder. A file appears whole or not at all, and is on disk when `keep` returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._drafts = folder / "drafts"
+
+    def open(self) -> None:
+        """Make the folder, and remove drafts that an earlier server left."""
+        self._drafts.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in self._drafts.iterdir():
+            left.unlink()
+
+    def path(self, image: ImageId) -> Path:
+        return self._folder / f"{image}.erofs"
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Yield a path for a file to be made; whatever is there at the end, and beside it, is removed."""
+        path = self._drafts / secrets.token_hex(8)
+        try:
+            yield path
+        finally:
+            for left in self._drafts.glob(f"{path.name}*"):
+                left.unlink(missing_ok=True)
+
+    def keep(self, draft: Path, image: ImageId) -> int:
+        """Make the draft the file of an image; return its size in bytes."""
+        descriptor = os.open(draft, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            size = os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+        os.rename(draft, self.path(image))
+        self._sync_folder()
+        return size
+
+    def share(self, parent: ImageId, image: ImageId) -> int:
+        """Give an image the file of its parent, as a second name; return its size in bytes."""
+        os.link(self.path(parent), self.path(image))
+        self._sync_folder()
+        return self.path(image).stat().st_size
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

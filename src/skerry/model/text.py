@@ -1,0 +1,18 @@
+"""Text that came out of a sandbox, made fit for a terminal, a table, an event or an error."""
+
+from __future__ import annotations
+
+
+def printable(text: str, *, keep: str = "\n\t") -> str:
+    """Return `text` with control characters and lone surrogates escaped, except those in `keep`.
+
+    A guest's bytes are raw only in a process's own output; elsewhere they could move the cursor or fake other lines.
+    """
+    return "".join(char if char in keep or char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
