@@ -1,0 +1,60 @@
+"""The engine: all nouns together, and the time in which they live."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from skerry.engine.apps import Apps
+from skerry.engine.files import Files
+from skerry.engine.interfaces import Clock, Images, NodeHandle, Store
+from skerry.engine.processes import Processes
+from skerry.engine.retention import Bounds, Retention
+from skerry.engine.sandboxes import Sandboxes
+from skerry.engine.tasks import Tasks
+from skerry.engine.trust import Trust
+from skerry.model.ids import Ids, NodeId
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What every operation means; the doors call nothing else."""
+
+    apps: Apps
+    images: Images
+    sandboxes: Sandboxes
+    processes: Processes
+    files: Files
+    trust: Trust
+    retention: Retention
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Adopt what lives on the nodes, then follow it until the block ends. Sandboxes outlive the block."""
+        async with Tasks() as tasks:
+            await self.sandboxes.supervise(tasks)
+            tasks.start(self.retention.run(), name="retention")
+            yield
+
+
+def assemble(
+    *,
+    store: Store,
+    nodes: Mapping[NodeId, NodeHandle],
+    images: Images,
+    clock: Clock,
+    ids: Ids,
+    bounds: Bounds | None = None,
+) -> Engine:
+    """Return an engine over these collaborators."""
+    sandboxes = Sandboxes(store=store, nodes=nodes, images=images, clock=clock, ids=ids)
+    return Engine(
+        apps=Apps(store=store),
+        images=images,
+        sandboxes=sandboxes,
+        processes=Processes(sandboxes=sandboxes),
+        files=Files(sandboxes=sandboxes),
+        trust=Trust(),
+        retention=Retention(store=store, nodes=nodes, clock=clock, bounds=bounds),
+    )

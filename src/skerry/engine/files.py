@@ -1,0 +1,83 @@
+"""Files in running sandboxes. Paths are parsed here, the work is the node's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from skerry.engine.interfaces import FileReading
+from skerry.engine.interfaces import Files as NodeFiles
+from skerry.engine.sandboxes import Sandboxes
+from skerry.model import limits
+from skerry.model.errors import InvalidError, SandboxFilesystemFileTooLargeError
+from skerry.model.events import escaped
+from skerry.model.guestpath import parse_guest_path
+from skerry.model.ids import SandboxId
+from skerry.model.sandboxes import FileEntry
+
+
+class Files:
+    """The files of all sandboxes. Every call raises SandboxEndedError once the sandbox has ended."""
+
+    def __init__(self, *, sandboxes: Sandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def read(
+        self, sandbox: SandboxId, path: str | bytes, *, offset: int = 0, length: int | None = None
+    ) -> FileReading:
+        """Return a reading of at most 5 GiB, which the caller closes."""
+        files = await self._of(sandbox)
+        reading = await files.read(parse_guest_path(path), offset=offset, length=length)
+        if reading.size > limits.FILE_READ_BYTES:
+            await reading.close()
+            raise SandboxFilesystemFileTooLargeError(
+                f"{_shown(path)} has {reading.size:,} bytes, but one read carries at most {limits.FILE_READ_BYTES:,}; "
+                "read it in parts, with offset and length"
+            )
+        return reading
+
+    async def write(
+        self,
+        sandbox: SandboxId,
+        path: str | bytes,
+        chunks: AsyncIterator[bytes | memoryview],
+        *,
+        mode: int | None = None,
+        parents: bool = True,
+        append: bool = False,
+    ) -> int:
+        """Return the size once the file is in place; on any failure the old file is untouched."""
+        files = await self._of(sandbox)
+        return await files.write(_file_path(path), chunks, mode=mode, parents=parents, append=append)
+
+    async def list(self, sandbox: SandboxId, path: str | bytes) -> AsyncIterator[FileEntry]:
+        """Return the entries of a directory, in no order."""
+        files = await self._of(sandbox)
+        return files.list(parse_guest_path(path))
+
+    async def stat(self, sandbox: SandboxId, path: str | bytes) -> FileEntry:
+        files = await self._of(sandbox)
+        return await files.stat(parse_guest_path(path))
+
+    async def make_directory(self, sandbox: SandboxId, path: str | bytes, *, parents: bool = True) -> None:
+        files = await self._of(sandbox)
+        await files.make_directory(_file_path(path), parents=parents)
+
+    async def remove(self, sandbox: SandboxId, path: str | bytes, *, recursive: bool = False) -> None:
+        files = await self._of(sandbox)
+        await files.remove(_file_path(path), recursive=recursive)
+
+    async def _of(self, sandbox: SandboxId) -> NodeFiles:
+        node = await self._sandboxes.running_node(sandbox)
+        return node.files(sandbox)
+
+
+def _file_path(path: str | bytes) -> str:
+    """Return the path of something that can be made or removed, which the root cannot."""
+    parsed = parse_guest_path(path)
+    if parsed == "/":
+        raise InvalidError("`/` itself cannot be written, made or removed; name something in it")
+    return parsed
+
+
+def _shown(path: str | bytes) -> str:
+    return escaped(path if isinstance(path, str) else path.decode("utf-8", "surrogateescape"), limit=256)

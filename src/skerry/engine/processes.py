@@ -1,0 +1,62 @@
+"""Processes in sandboxes: started, found again, followed, signalled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from skerry.engine.admission import admit_exec
+from skerry.engine.interfaces import ProcessHandle
+from skerry.engine.sandboxes import Sandboxes
+from skerry.model.errors import InvalidError, NotFoundError
+from skerry.model.events import escaped
+from skerry.model.ids import PROCESS, ProcessId, SandboxId, is_id
+from skerry.model.sandboxes import ProcessView
+from skerry.model.specs import ExecSpec
+
+ENTRYPOINT: Final = "entrypoint"
+"""The name by which the first process of a sandbox can be asked for."""
+SIGNAL_MAX: Final = 64
+
+
+class Processes:
+    """The processes of all sandboxes. What a process has written outlives it, and its sandbox, until retention."""
+
+    def __init__(self, *, sandboxes: Sandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def exec(self, sandbox: SandboxId, process: str, spec: ExecSpec) -> ProcessHandle:
+        """Return the process once it has started; an id that was used before finds that process.
+
+        Raises InvalidError, NotFoundError, SandboxEndedError.
+        """
+        if not is_id(process, PROCESS):
+            raise InvalidError(f"{escaped(process, limit=64)} is no process id; make one as `pr_` and 20 characters")
+        node = await self._sandboxes.running_node(sandbox)
+        return await node.exec(sandbox, ProcessId(process), admit_exec(spec))
+
+    def get(self, sandbox: SandboxId, process: str) -> ProcessHandle:
+        """Return a process by its id, or the entrypoint by that name; raises NotFoundError."""
+        view = self._sandboxes.get(sandbox)
+        if process == ENTRYPOINT:
+            if view.entrypoint is None:
+                raise NotFoundError(f"sandbox {sandbox} has no entrypoint; it was created without a command")
+            process = view.entrypoint
+        return self._sandboxes.node_of(sandbox).process(sandbox, ProcessId(process))
+
+    def list(self, sandbox: SandboxId) -> Sequence[ProcessView]:
+        """Return what is known of the processes of a sandbox, in the order of their start."""
+        handles = self._sandboxes.node_of(sandbox).processes(sandbox)
+        return sorted((handle.view for handle in handles), key=lambda view: view.started_at)
+
+    async def wait(self, sandbox: SandboxId, process: str) -> ProcessView:
+        """Return the process once it has ended."""
+        handle = self.get(sandbox, process)
+        await handle.wait()
+        return handle.view
+
+    async def signal(self, sandbox: SandboxId, process: str, number: int) -> None:
+        """Send a signal to the process group; a process that has ended is left alone."""
+        if not 1 <= number <= SIGNAL_MAX:
+            raise InvalidError(f"signal {number} does not exist; give a number from 1 to {SIGNAL_MAX}")
+        await self.get(sandbox, process).signal(number)

@@ -1,0 +1,106 @@
+"""How long ended sandboxes are remembered, and their output kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from skerry.engine.interfaces import Clock, NodeHandle, Store
+from skerry.model import limits
+from skerry.model.errors import NotFoundError
+from skerry.model.events import Events
+from skerry.model.ids import NodeId, SandboxId
+from skerry.model.sandboxes import EndedRow
+
+log = Events("skerry.engine")
+
+_BATCH = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What is kept of ended sandboxes: whichever bound is reached first."""
+
+    age_s: float = 24 * 3600.0
+    rows: int = 10_000
+    output_bytes: int = 10 * limits.GIB
+    every_s: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """One ended sandbox, as the decision sees it."""
+
+    id: SandboxId
+    ended_at: float
+    output_bytes: int
+
+
+def expired(kept: Iterable[Kept], *, now: float, bounds: Bounds) -> list[SandboxId]:
+    """Return the sandboxes to forget: too old, or beyond the newest that fit into the bounds."""
+    rows = size = 0
+    goes: list[SandboxId] = []
+    for one in sorted(kept, key=lambda one: one.ended_at, reverse=True):
+        if goes or now - one.ended_at > bounds.age_s or rows + 1 > bounds.rows:
+            goes.append(one.id)
+        elif size + one.output_bytes > bounds.output_bytes:
+            goes.append(one.id)
+        else:
+            rows, size = rows + 1, size + one.output_bytes
+    return goes
+
+
+class Retention:
+    """Forgets ended sandboxes, row and output together."""
+
+    def __init__(
+        self, *, store: Store, nodes: Mapping[NodeId, NodeHandle], clock: Clock, bounds: Bounds | None = None
+    ) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._clock = clock
+        self._bounds = bounds or Bounds()
+        self._sizes: dict[SandboxId, int] = {}  # output of an ended sandbox does not change
+
+    async def run(self) -> None:
+        """Sweep now, and every minute."""
+        while True:
+            await self.sweep()
+            await self._clock.sleep(self._bounds.every_s)
+
+    async def sweep(self) -> None:
+        """Forget what is beyond the bounds."""
+        rows = self._store.ended_sandboxes()
+        kept = [Kept(id=row.id, ended_at=row.ended_at, output_bytes=await self._size(row)) for row in rows]
+        goes = set(expired(kept, now=self._clock.now(), bounds=self._bounds))
+        for row in rows:
+            if row.id in goes:
+                await self._forget(row)
+        self._sizes = {one.id: one.output_bytes for one in kept if one.id not in goes}
+        if goes:
+            log.info("retention.swept", sandboxes=len(goes), kept=len(rows) - len(goes))
+
+    async def _forget(self, row: EndedRow) -> None:
+        node = self._nodes.get(row.node)
+        if node is not None:
+            node.forget(row.id)  # before the row: without a row nobody would know of the output
+        await self._store.delete_sandbox(row.id)
+
+    async def _size(self, row: EndedRow) -> int:
+        if row.id in self._sizes:
+            return self._sizes[row.id]
+        if len(self._sizes) % _BATCH == 0:
+            await asyncio.sleep(0)  # a long list of sandboxes does not hold up the server
+        node = self._nodes.get(row.node)
+        size = self._sizes[row.id] = 0 if node is None else _output_bytes(node, row.id)
+        return size
+
+
+def _output_bytes(node: NodeHandle, sandbox: SandboxId) -> int:
+    try:
+        handles = node.processes(sandbox)
+    except NotFoundError:
+        return 0
+    outputs = [handle.output(channel) for handle in handles for channel in (1, 2)]
+    return sum(output.end - output.base for output in outputs)

@@ -1,0 +1,428 @@
+"""Sandboxes: created, found again, waited for, terminated.
+
+A live sandbox has one entry here, which is the truth about it; the store has what must outlive the server. Every move
+of state goes through `_Live.move`, every end through `_finish`, whoever saw it first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from skerry.engine.admission import admit, default_resources
+from skerry.engine.interfaces import Clock, Images, Launch, NodeHandle, NodeView, SandboxEnded, Started, Store
+from skerry.engine.placement import NoCapacity, place
+from skerry.engine.tasks import Tasks
+from skerry.model import ids as prefixes
+from skerry.model.errors import (
+    Error,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    ResourceExhaustedError,
+    SandboxEndedError,
+    ServerUnavailableError,
+    StartFailedError,
+)
+from skerry.model.events import Events, escaped
+from skerry.model.exits import SandboxExit, SandboxReason
+from skerry.model.ids import Ids, NodeId, ProcessId, SandboxId
+from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView, may_follow
+from skerry.model.specs import HostAccess, Resources, SandboxSpec
+
+log = Events("skerry.engine")
+
+LIST_MAX = 1000
+KEY_CHARS = 256
+# Two sandboxes never share a time of creation, so that a list can be continued strictly before one.
+_TICK_S = 1e-6
+
+
+@dataclass
+class _Live:
+    """A sandbox that has not ended. `settled` is set once its start is over, `ended` once its end is on disk."""
+
+    view: SandboxView
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: Error | None = None
+    finishing: bool = False
+
+    def move(self, *states: SandboxState, **changes: object) -> SandboxView:
+        """Go through `states` and take `changes`."""
+        for state in states:
+            if not may_follow(self.view.state, state):
+                raise InternalError(f"sandbox {self.view.id} cannot go from {self.view.state} to {state}")
+            self.view = replace(self.view, state=state)
+        self.view = replace(self.view, **changes)  # type: ignore[arg-type]
+        return self.view
+
+
+class Sandboxes:
+    """Every sandbox of this server."""
+
+    def __init__(
+        self, *, store: Store, nodes: Mapping[NodeId, NodeHandle], images: Images, clock: Clock, ids: Ids
+    ) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._images = images
+        self._clock = clock
+        self._ids = ids
+        self._live: dict[SandboxId, _Live] = {}
+        self._placed: dict[SandboxId, tuple[NodeId, Resources]] = {}
+        self._last_created = 0.0
+        self._tasks: Tasks | None = None
+
+    @property
+    def live_count(self) -> int:
+        return len(self._live)
+
+    async def supervise(self, tasks: Tasks) -> None:
+        """Take up what an earlier server left, and follow the ends of all nodes for as long as `tasks` runs."""
+        self._tasks = tasks
+        newest = self._store.sandboxes(SandboxFilter(include_ended=True, limit=1))
+        self._last_created = newest[0].created_at if newest else 0.0
+        await self._adopt()
+        for identifier, node in self._nodes.items():
+            tasks.start(self._follow_ends(node), name=f"ends of {identifier}")
+
+    def default_resources(self) -> Resources:
+        """Return what a sandbox gets that asks for nothing."""
+        return default_resources(self._largest_node())
+
+    async def create(self, spec: SandboxSpec, *, idempotency_key: str | None = None) -> SandboxView:
+        """Return the sandbox once it runs; with a key that was used before, what the first call made.
+
+        Raises InvalidError, NotFoundError (image), ResourceExhaustedError at once, StartFailedError.
+        """
+        spec = admit(spec, self._largest_node())
+        if idempotency_key is not None:
+            _check_key(idempotency_key)
+            first = self._store.sandbox_by_key(idempotency_key)
+            if first is not None:
+                return await self._outcome(first, spec)
+        live = await self._record(spec, idempotency_key)
+        return await self._outcome(live.view, spec)
+
+    def get(self, sandbox: SandboxId) -> SandboxView:
+        """Raises NotFoundError."""
+        live = self._live.get(sandbox)
+        view = live.view if live else self._store.sandbox(sandbox)
+        if view is None:
+            raise NotFoundError(
+                f"there is no sandbox {escaped(sandbox, limit=64)!r}; ended ones are removed after a day"
+            )
+        return view
+
+    def list(self, which: SandboxFilter) -> Sequence[SandboxView]:
+        """Return the sandboxes, newest first, at most 1,000."""
+        if not 1 <= which.limit <= LIST_MAX:
+            raise InvalidError(f"limit is {which.limit}; give 1 to {LIST_MAX}")
+        return [self._live[view.id].view if view.id in self._live else view for view in self._store.sandboxes(which)]
+
+    async def wait(self, sandbox: SandboxId) -> SandboxView:
+        """Return the sandbox once it has ended."""
+        live = self._live.get(sandbox)
+        if live is not None:
+            await live.ended.wait()
+            return live.view
+        return self.get(sandbox)
+
+    async def terminate(self, sandbox: SandboxId) -> SandboxView:
+        """Return the ended sandbox; one that had ended keeps its first exit."""
+        live = self._live.get(sandbox)
+        if live is None:
+            return self.get(sandbox)
+        await live.settled.wait()
+        if not live.view.state.ended:
+            await self._terminate(live)
+        await live.ended.wait()
+        return live.view
+
+    def node_of(self, sandbox: SandboxId) -> NodeHandle:
+        """Return the node that has this sandbox, or had it and keeps its output; raises NotFoundError."""
+        view = self.get(sandbox)
+        node = self._nodes.get(view.node)
+        if node is None:
+            raise NotFoundError(f"node {view.node} of sandbox {sandbox} is gone, and its output with it")
+        return node
+
+    async def running_node(self, sandbox: SandboxId) -> NodeHandle:
+        """Return the node of a sandbox that runs, after its start if need be; raises SandboxEndedError."""
+        live = self._live.get(sandbox)
+        if live is not None:
+            await live.settled.wait()
+        view = self.get(sandbox)
+        if view.state.ended:
+            raise ended_error(view)
+        return self.node_of(sandbox)
+
+    # How a sandbox comes to run
+
+    async def _record(self, spec: SandboxSpec, key: str | None) -> _Live:
+        """Place the sandbox, write its row and begin its start; or return the one that the key made meanwhile."""
+        image = self._images.root(spec.image)
+        sandbox = SandboxId(self._ids.new(prefixes.SANDBOX))
+        node = self._place(sandbox, spec.resources)
+        command = spec.entrypoint or image.config.command
+        entrypoint = ProcessId(self._ids.new(prefixes.PROCESS)) if command else None
+        live = _Live(
+            SandboxView(
+                id=sandbox,
+                spec=spec,
+                state=SandboxState.PENDING,
+                node=node,
+                created_at=self._next_created(),
+                entrypoint=entrypoint,
+            )
+        )
+        live.move(SandboxState.STARTING)
+        self._live[sandbox] = live
+        launch = Launch(sandbox=sandbox, spec=spec, image=image, entrypoint=entrypoint)
+        try:
+            kept = await self._store.put_sandbox(live.view, idempotency_key=key)
+        except BaseException:
+            self._withdraw(live)
+            raise
+        if kept.id != sandbox:
+            self._withdraw(live)
+            return self._live.get(kept.id) or _Live(kept)
+        # The secrets of the caller's machine stay with the launch; nobody else needs them.
+        live.view = replace(live.view, spec=replace(spec, host_access=HostAccess()))
+        self._owner().start(self._start(live, launch), name=f"start of {sandbox}")
+        return live
+
+    def _place(self, sandbox: SandboxId, ask: Resources) -> NodeId:
+        """Choose a node and hold the room there until the node counts it itself."""
+        chosen = place(ask, [self._with_placed(node.view()) for node in self._nodes.values()])
+        if isinstance(chosen, NoCapacity):
+            raise ResourceExhaustedError(
+                f"the machine has no room for this sandbox: {chosen}; terminate others or ask for less",
+                missing={name: dict(lack) for name, lack in chosen.missing.items()},
+            )
+        self._placed[sandbox] = (chosen, ask)
+        return chosen
+
+    def _with_placed(self, view: NodeView) -> NodeView:
+        placed = [ask for node, ask in self._placed.values() if node == view.id]
+        return replace(
+            view,
+            reserved_cpus=view.reserved_cpus + sum(ask.cpu for ask in placed),
+            reserved_memory_mib=view.reserved_memory_mib + sum(ask.memory_mib for ask in placed),
+            sandboxes=view.sandboxes + len(placed),
+        )
+
+    def _withdraw(self, live: _Live) -> None:
+        self._placed.pop(live.view.id, None)
+        self._live.pop(live.view.id, None)
+
+    async def _start(self, live: _Live, launch: Launch) -> None:
+        node = self._nodes[live.view.node]
+        self._placed.pop(live.view.id, None)  # from here on the node counts it
+        try:
+            started = await node.start(launch)
+        except ResourceExhaustedError as exc:
+            await self._discard(live, exc)
+        except Exception as exc:
+            await self._start_failed(live, exc)
+        else:
+            await self._started(live, started)
+        finally:
+            live.failure = live.failure or _interrupted(live)
+            live.settled.set()
+
+    async def _started(self, live: _Live, started: Started) -> None:
+        # Its end may have been told already: a program that exits at once.
+        states = (SandboxState.RUNNING,) if live.view.state is SandboxState.STARTING else ()
+        live.move(*states, started_at=started.started_at, stages=started.stages)
+        await self._store.update_sandbox(live.view)
+        log.info(
+            "sandbox.started",
+            sandbox=live.view.id,
+            node=live.view.node,
+            image=live.view.spec.image,
+            ms=round(sum(stage.ms for stage in started.stages), 1),
+        )
+
+    async def _start_failed(self, live: _Live, exc: Exception) -> None:
+        if isinstance(exc, Error):
+            live.failure = exc
+        else:
+            log.error("sandbox.start_failed", exc=exc, sandbox=live.view.id)
+            live.failure = StartFailedError(f"sandbox {live.view.id} could not be started; the server's log says why")
+        evidence = escaped(live.failure.message)
+        await self._finish(live, SandboxExit(reason=SandboxReason.START_FAILED, evidence=evidence), SandboxState.FAILED)
+
+    async def _discard(self, live: _Live, exc: ResourceExhaustedError) -> None:
+        """Forget a sandbox that never had a place: the same request may succeed later."""
+        live.failure = exc
+        await self._store.delete_sandbox(live.view.id)
+        live.move(SandboxState.FAILED, ended_at=self._clock.now())
+        self._withdraw(live)
+        live.ended.set()
+
+    async def _outcome(self, view: SandboxView, spec: SandboxSpec) -> SandboxView:
+        """Return what came of a create, once that is known."""
+        if _comparable(view.spec) != _comparable(spec):
+            raise InvalidError(f"the idempotency key was used for another request, which made {view.id}; use a new key")
+        live = self._live.get(view.id)
+        if live is None:
+            return _created(self.get(view.id))
+        await live.settled.wait()
+        if live.failure is not None:
+            raise live.failure
+        return live.view
+
+    # How it ends
+
+    async def _terminate(self, live: _Live) -> None:
+        if live.view.state is SandboxState.RUNNING:
+            live.move(SandboxState.STOPPING)
+        try:
+            end = await self._nodes[live.view.node].terminate(live.view.id)
+        except NotFoundError:
+            end = SandboxExit(reason=SandboxReason.NODE_LOST, evidence="its node does not know it")
+        await self._finish(live, end)
+
+    async def _follow_ends(self, node: NodeHandle) -> None:
+        async for ended in node.ended_since_start():
+            await self._end_told(ended)
+
+    async def _end_told(self, ended: SandboxEnded) -> None:
+        live = self._live.get(ended.sandbox)
+        if live is not None:
+            await self._finish(live, ended.exit, at=ended.at)
+
+    async def _finish(
+        self,
+        live: _Live,
+        end: SandboxExit,
+        state: SandboxState = SandboxState.STOPPED,
+        *,
+        at: float | None = None,
+    ) -> None:
+        """Record the end, once; it shows to others when it is on disk."""
+        if live.finishing:
+            return
+        live.finishing = True
+        live.move(*_way(live.view.state, state), exit=end, ended_at=self._clock.now() if at is None else at)
+        try:
+            await self._store.update_sandbox(live.view)
+        finally:
+            self._withdraw(live)
+            live.ended.set()
+        log.info(
+            "sandbox.ended",
+            sandbox=live.view.id,
+            reason=end.reason.value,
+            code=end.code,
+            signal=end.signal,
+            evidence=escaped(end.evidence),
+        )
+
+    # After a restart
+
+    async def _adopt(self) -> None:
+        rows = self._store.live_sandboxes()
+        for view in rows:
+            live = self._live[view.id] = _Live(view)
+            live.settled.set()
+            await self._adopt_one(live)
+        known = {view.id for view in rows}
+        for node in self._nodes.values():
+            for stray in [sandbox for sandbox in node.running() if sandbox not in known]:
+                log.warning("sandbox.stray", sandbox=stray, node=node.view().id)
+                await node.terminate(stray, SandboxReason.EVICTED)
+
+    async def _adopt_one(self, live: _Live) -> None:
+        view = live.view
+        node = self._nodes.get(view.node)
+        started = node.running().get(view.id) if node else None
+        if node is None:
+            await self._finish(live, _lost(f"node {view.node} is not there any more"))
+        elif started is None:
+            await self._end_missed(live, node)
+        else:
+            steps = _way(view.state, SandboxState.RUNNING)
+            live.move(*steps, started_at=view.started_at or started.started_at)
+            await self._store.update_sandbox(live.view)
+            log.info("sandbox.adopted", sandbox=view.id, node=view.node)
+
+    async def _end_missed(self, live: _Live, node: NodeHandle) -> None:
+        """Record the end of a sandbox that ended while no server was there."""
+        try:
+            ended = await node.wait_ended(live.view.id)
+        except NotFoundError:
+            if live.view.started_at is None:
+                end = SandboxExit(reason=SandboxReason.START_FAILED, evidence="the server ended during its start")
+                await self._finish(live, end, SandboxState.FAILED)
+            else:
+                await self._finish(live, _lost("its node came back without it"))
+        else:
+            await self._finish(live, ended.exit, at=ended.at)
+
+    # Small things
+
+    def _owner(self) -> Tasks:
+        if self._tasks is None:
+            raise ServerUnavailableError("the server is not running yet; try again")
+        return self._tasks
+
+    def _largest_node(self) -> NodeView:
+        views = [node.view() for node in self._nodes.values()]
+        return max(views, key=lambda view: (view.cpus, view.memory_mib))
+
+    def _next_created(self) -> float:
+        self._last_created = max(self._clock.now(), self._last_created + _TICK_S)
+        return self._last_created
+
+
+def ended_error(view: SandboxView) -> SandboxEndedError:
+    """Return the error for a call that needs a running sandbox."""
+    end = view.exit
+    reason = "start_failed" if end is None else end.reason.value
+    details = (
+        {}
+        if end is None
+        else {"reason": end.reason.value, "code": end.code, "signal": end.signal, "evidence": escaped(end.evidence)}
+    )
+    return SandboxEndedError(f"sandbox {view.id} has ended ({reason}); create a new one", exit=details)
+
+
+def _way(current: SandboxState, target: SandboxState) -> tuple[SandboxState, ...]:
+    """Return the states to go through: what was never seen running stops by way of `stopping`."""
+    if may_follow(current, target):
+        return (target,)
+    if current is SandboxState.PENDING:
+        return (SandboxState.STARTING, *_way(SandboxState.STARTING, target))
+    return (SandboxState.STOPPING, target)
+
+
+def _lost(evidence: str) -> SandboxExit:
+    return SandboxExit(reason=SandboxReason.NODE_LOST, evidence=evidence)
+
+
+def _interrupted(live: _Live) -> Error | None:
+    """Return the error of a start that was cut off by the end of the server."""
+    if live.view.state is not SandboxState.STARTING:
+        return None
+    return ServerUnavailableError(f"the server stopped while sandbox {live.view.id} was starting; try again")
+
+
+def _created(view: SandboxView) -> SandboxView:
+    if view.state is SandboxState.FAILED:
+        raise StartFailedError(view.exit.evidence if view.exit else "the start failed", sandbox=view.id)
+    return view
+
+
+def _comparable(spec: SandboxSpec) -> SandboxSpec:
+    return replace(spec, host_access=HostAccess())
+
+
+def _check_key(key: str) -> None:
+    if not 1 <= len(key) <= KEY_CHARS or not key.isascii() or not key.isprintable():
+        raise InvalidError(
+            f"an idempotency key has 1 to {KEY_CHARS} printable ASCII characters; use a UUID, for example"
+        )
