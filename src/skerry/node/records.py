@@ -1,0 +1,130 @@
+"""What a node writes down so that its successor finds its sandboxes again after `kill -9`.
+
+Two things, in two places. The *record* of a live sandbox lies in the runtime folder, which a reboot empties as it ends the
+sandboxes: how to reach it, the secret of the next attach, what new processes start with. The *journal* of a sandbox lies
+beside its output and stays as long as that: which processes there were and how they ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from skerry.model.exits import ProcessExit, SandboxExit
+from skerry.model.ids import ProcessId, SandboxId
+from skerry.model.members import MemberRecord
+from skerry.model.sandboxes import Stage
+
+
+class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A live sandbox. `secrets` are those that its agent may ask for at the next attach, the likeliest first."""
+
+    sandbox: SandboxId
+    member: MemberRecord
+    secrets: tuple[bytes, ...]
+    generation: int
+    started_at: float
+    lifetime_s: float
+    stages: tuple[Stage, ...]
+    cpu_request: float
+    memory_request_mib: int
+    env: Mapping[str, str]
+    workdir: str
+    user: str
+    address: str | None
+    entrypoint: ProcessId | None
+    image: str
+    build: bool = False
+
+
+class Records:
+    """The records of live sandboxes, a file each, readable by root only since they hold secrets."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def put(self, record: SandboxRecord) -> None:
+        """Write or replace a record; a reader sees the old or the new one, never half of it."""
+        path = self._path(record.sandbox)
+        draft = path.with_suffix(".new")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, msgspec.json.encode(record))
+        finally:
+            os.close(descriptor)
+        os.rename(draft, path)
+
+    def remove(self, sandbox: SandboxId) -> None:
+        self._path(sandbox).unlink(missing_ok=True)
+
+    def all(self) -> Iterator[SandboxRecord | SandboxId]:
+        """Yield each record; of one that cannot be read only the id."""
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                yield msgspec.json.decode(path.read_bytes(), type=SandboxRecord)
+            except (msgspec.MsgspecError, OSError):
+                yield SandboxId(path.stem)
+
+    def _path(self, sandbox: SandboxId) -> Path:
+        return self._folder / f"{sandbox}.json"
+
+
+class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    process: ProcessId
+    stream: int
+    argv: tuple[str, ...]
+    at: float
+    channels: tuple[int, ...]
+    stdin: bool
+
+
+class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
+    process: ProcessId
+    exit: ProcessExit
+
+
+class SandboxEnd(msgspec.Struct, frozen=True, kw_only=True, tag="sandbox_ended"):
+    exit: SandboxExit
+    at: float
+
+
+Entry = ProcessStarted | ProcessEnded | SandboxEnd
+
+_decoder = msgspec.json.Decoder(Entry)
+
+
+class Journal:
+    """The processes of one sandbox, a line each in a file that only grows; `kill -9` loses no line that was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def add(self, entry: Entry) -> None:
+        if self._descriptor is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+        os.write(self._descriptor, msgspec.json.encode(entry) + b"\n")
+
+    def read(self) -> Iterator[Entry]:
+        """Yield the entries; a last line that was cut off is left out."""
+        try:
+            text = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        for line in text.split(b"\n"):
+            try:
+                yield _decoder.decode(line)
+            except msgspec.MsgspecError:
+                continue
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from skerry.model.exits import ProcessExit, ProcessReason
+from skerry.model.ids import ProcessId, SandboxId
+from skerry.model.members import MemberRecord
+from skerry.model.sandboxes import Stage
+from skerry.node.records import Journal, ProcessEnded, ProcessStarted, Records, SandboxRecord
+
+BOX = SandboxId("sb_00000000000000000001")
+PROCESS = ProcessId("pr_00000000000000000001")
+
+
+def record() -> SandboxRecord:
+    member = MemberRecord(sandbox=BOX, container_id="c", control_socket="/run/x", pid=7, pid_start=8)
+    return SandboxRecord(
+        sandbox=BOX,
+        member=member,
+        secrets=(b"a" * 32,),
+        generation=1,
+        started_at=5.0,
+        lifetime_s=300.0,
+        stages=(Stage(name="boot", ms=1.5),),
+        cpu_request=0.125,
+        memory_request_mib=128,
+        env={"A": "ü"},
+        workdir="/",
+        user="root",
+        address=None,
+        entrypoint=PROCESS,
+        image="im_00000000000000000001",
+    )
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records.put(record())
+    assert list(records.all()) == [record()]
+
+
+def test_records_are_for_root_only(tmp_path: Path) -> None:
+    records = Records(tmp_path / "node")
+    records.open()
+    records.put(record())
+    (path,) = (tmp_path / "node").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_record_that_cannot_be_read_still_names_its_sandbox(tmp_path: Path) -> None:
+    (tmp_path / f"{BOX}.json").write_text('{"sandbox": ')
+    assert list(Records(tmp_path).all()) == [BOX]
+
+
+def test_a_journal_keeps_its_lines_and_drops_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    started = ProcessStarted(process=PROCESS, stream=1, argv=("echo",), at=1.0, channels=(1, 2), stdin=True)
+    ended = ProcessEnded(process=PROCESS, exit=ProcessExit(reason=ProcessReason.EXITED, code=0))
+    journal.add(started)
+    journal.add(ended)
+    journal.close()
+    with path.open("ab") as file:
+        file.write(b'{"type": "started", "proc')
+    assert list(Journal(path).read()) == [started, ended]
+
+
+def test_a_journal_that_was_never_written_is_empty(tmp_path: Path) -> None:
+    assert list(Journal(tmp_path / "journal").read()) == []
