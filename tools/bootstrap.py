@@ -28,9 +28,9 @@ BUILD = ROOT / "build"
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
 VENV_STAMP = VENV / "skerry-stamp"
-MUSL_STAMP = BUILD / "stamps" / "musl"
+RUST_STAMP = BUILD / "stamps" / "rust"
 MIN_PYTHON = (3, 11)
-MUSL_PATIENCE_S = "120"
+RUSTUP_PATIENCE_S = "120"
 
 # Where installers put toolchains that sudo or cron leave off PATH.
 TOOLCHAIN_FOLDERS = ("/usr/local/go/bin", "~/.cargo/bin", "/usr/local/cargo/bin", "/usr/sbin", "/sbin")
@@ -100,6 +100,12 @@ def install_packages(step: Step, names: list[str]) -> None:
         raise StepFailed(f"apt-get installed {', '.join(names)}, but what they bring is not there: {still}")
 
 
+def put_toolchains_on_path() -> None:
+    """Let this process and its children find Go and Rust where their installers put them."""
+    folders = [os.path.expanduser(folder) for folder in TOOLCHAIN_FOLDERS]
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
+
+
 def check_tools() -> None:
     """Raise StepFailed naming the toolchains that are missing; they are not ours to install."""
     absent = [name for name in ("go", "cargo", "rustc") if shutil.which(name) is None]
@@ -149,29 +155,39 @@ def _works(python: str) -> bool:
     return answer.returncode == 0 and answer.stdout.strip() == sys.version
 
 
-def musl_is_settled() -> bool:
-    """Say whether Rust's musl target is there, or was already found not to be had for this Rust."""
+def rust_wants() -> list[tuple[str, str]]:
+    """Return what this Rust lacks, as rustup names it: the static target, and the tools that checks use."""
     told = subprocess.run(
         ["rustc", "--print", "target-libdir", "--target", musl_target()], capture_output=True, text=True
     ).stdout.strip()
-    if told and Path(told).is_dir():
-        return True
-    return MUSL_STAMP.exists() and MUSL_STAMP.read_text() == told
+    wants = [] if told and Path(told).is_dir() else [("target", musl_target())]
+    tools = {"rustfmt": "rustfmt", "cargo-clippy": "clippy"}
+    return wants + [("component", part) for name, part in tools.items() if not _has_rust_tool(name)]
 
 
-def add_musl(step: Step) -> None:
-    """Add the target through rustup; where that fails, note it: glibc is linked statically then."""
-    told = subprocess.run(
-        ["rustc", "--print", "target-libdir", "--target", musl_target()], capture_output=True, text=True
-    ).stdout.strip()
-    try:
-        step.run(["timeout", MUSL_PATIENCE_S, "rustup", "target", "add", musl_target()])
-    except StepFailed as exc:
-        with step.log.open("a") as log:
-            log.write(f"{exc}\n")
-        MUSL_STAMP.parent.mkdir(parents=True, exist_ok=True)
-        MUSL_STAMP.write_text(told)
-        step.result = "not to be had here; the agent will be linked statically against glibc"
+def _has_rust_tool(name: str) -> bool:
+    # rustup has a proxy of each name on PATH whether the tool is installed or not.
+    asked = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True).stdout.strip()
+    return (Path(asked) / "bin" / name).exists()
+
+
+def add_to_rust(step: Step, wants: list[tuple[str, str]]) -> None:
+    """Add through rustup what is missing, and note what cannot be had, so that it is not asked for again."""
+    refused = []
+    for kind, name in wants:
+        try:
+            step.run(["timeout", RUSTUP_PATIENCE_S, "rustup", kind, "add", name])
+        except StepFailed:
+            refused.append(name)
+    if refused:
+        step.result = f"rustup cannot add {', '.join(refused)}; going on without"
+    RUST_STAMP.parent.mkdir(parents=True, exist_ok=True)
+    RUST_STAMP.write_text(repr(rust_wants()))
+
+
+def rust_is_settled(wants: list[tuple[str, str]]) -> bool:
+    """Say whether Rust has everything, or lacks just what rustup refused before."""
+    return not wants or (RUST_STAMP.exists() and RUST_STAMP.read_text() == repr(wants))
 
 
 @contextmanager
@@ -205,11 +221,12 @@ def do_venv(steps: Steps) -> None:
         make_venv(step)
 
 
-def do_musl(steps: Steps) -> None:
-    if shutil.which("rustup") is None or musl_is_settled():
+def do_rust(steps: Steps) -> None:
+    wants = rust_wants() if shutil.which("rustup") else []
+    if rust_is_settled(wants):
         return
-    with steps.step("Rust musl target") as step:
-        add_musl(step)
+    with steps.step("Rust target and tools") as step:
+        add_to_rust(step, wants)
 
 
 def do_agent(steps: Steps) -> None:
@@ -230,7 +247,7 @@ def _build(steps: Steps, name: str, script: str) -> None:
 STEPS: dict[str, Callable[[Steps], None]] = {
     "packages": do_packages,
     "venv": do_venv,
-    "musl": do_musl,
+    "rust": do_rust,
     "agent": do_agent,
     "runtime": do_runtime,
 }
@@ -243,9 +260,8 @@ def bootstrap(wanted: list[str]) -> None:
             f"{sys.executable} is Python {sys.version.split()[0]}; skerry needs 3.11 or newer.\n"
             "Name one that is: make PYTHON=python3.11 ..."
         )
-    folders = [os.path.expanduser(folder) for folder in TOOLCHAIN_FOLDERS]
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
-    if {"musl", "agent", "runtime"} & set(wanted):
+    put_toolchains_on_path()
+    if {"rust", "agent", "runtime"} & set(wanted):
         check_tools()
     steps = Steps("bootstrap", BUILD / "logs" / "bootstrap")
     with alone():

@@ -16,7 +16,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,8 @@ def built_key(binary: Path) -> str | None:
 
 def build(crate: Path, binary: Path) -> bool:
     """Build the agent to `binary` unless it is there already; return whether anything was done."""
+    if not (crate / "Cargo.lock").is_file():
+        raise BuildError(f"{crate} has no Cargo.lock; run this in a complete checkout")
     compiler, target = _compiler(), choose_target()
     key = content_key(crate, compiler, target)
     if built_key(binary) == key:
@@ -122,6 +123,8 @@ def _cargo(crate: Path, target: str) -> None:
 
 
 def _install(built: Path, binary: Path, facts: dict[str, str]) -> None:
+    import tomllib  # not at the top: an older Python must come as far as being told that it is too old
+
     with (CRATE / "Cargo.toml").open("rb") as file:
         manifest: dict[str, Any] = tomllib.load(file)
     facts = {"version": manifest["package"]["version"], **facts}

@@ -47,9 +47,7 @@ class Step:
     def elapsed(self) -> str:
         return f"{time.monotonic() - self.started:.1f} s"
 
-    def run(
-        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
-    ) -> str:
+    def run(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
         """Return the command's last lines once it has ended well; raise StepFailed with them otherwise."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         lines: deque[str] = deque(maxlen=TAIL_LINES)

@@ -1,0 +1,118 @@
+"""Check formats, lints, types, import contracts and generated files; report everything that is wrong at once.
+
+Run as `.venv/bin/python tools/check.py`. With --native-tests the tests that live beside the Go and Rust sources
+run too. With --write golden (or format) the generated (or formatted) files are written anew instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from bootstrap import put_toolchains_on_path
+from steps import StepFailed, Steps
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+PYTHON = str(BIN / "python")
+AGENT = ROOT / "agent"
+RUNTIME = ROOT / "runtime"
+
+
+class Check(NamedTuple):
+    """A command that ends well when all is right, and the one that would put it right."""
+
+    name: str
+    argv: tuple[str, ...]
+    folder: Path = ROOT
+    kind: str = ""  # what --write calls it
+    write: tuple[str, ...] = ()
+    probe: tuple[str, ...] = ()  # where this fails the tool is not installed, and the check is left out
+    quiet: bool = False  # whatever it prints is a complaint
+
+
+def tool(name: str, *arguments: str) -> tuple[str, ...]:
+    return (str(BIN / name), *arguments)
+
+
+def script(name: str, *arguments: str) -> tuple[str, ...]:
+    return (PYTHON, str(ROOT / "tools" / name), *arguments)
+
+
+CLIPPY = ("cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings")
+
+CHECKS = (
+    Check("ruff format", tool("ruff", "format", "--check"), ROOT, "format", tool("ruff", "format")),
+    Check("ruff", tool("ruff", "check"), ROOT, "format", tool("ruff", "check", "--fix")),
+    Check("sync SDK", script("generate_sync.py", "--check"), ROOT, "golden", script("generate_sync.py")),
+    Check("golden frames", script("golden_frames.py", "--check"), ROOT, "golden", script("golden_frames.py")),
+    Check(
+        "gVisor's shapes",
+        script("build_runtime.py", "--shapes", "--check"),
+        ROOT,
+        "golden",
+        script("build_runtime.py", "--shapes"),
+    ),
+    Check("mypy", tool("mypy")),
+    Check("import contracts", tool("lint-imports")),
+    Check(
+        "rustfmt", ("cargo", "fmt", "--check"), AGENT, "format", ("cargo", "fmt"), probe=("cargo", "fmt", "--version")
+    ),
+    Check("clippy", CLIPPY, AGENT, probe=("cargo", "clippy", "--version")),
+    Check("gofmt", ("gofmt", "-l", "."), RUNTIME, "format", ("gofmt", "-w", "."), quiet=True),
+    Check("go vet", ("go", "vet", "./..."), RUNTIME),
+)
+
+NATIVE_TESTS = (
+    Check("agent's tests", ("cargo", "test", "--locked"), AGENT),
+    Check("runtime's tests", ("go", "test", "./..."), RUNTIME),
+)
+
+
+def works(probe: tuple[str, ...]) -> bool:
+    try:
+        return subprocess.run(probe, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def run(steps: Steps, check: Check, argv: tuple[str, ...]) -> str | None:
+    """Carry out one check; return its complaint, or None."""
+    if check.probe and not works(check.probe):
+        steps.skipped(check.name, f"left out: `{' '.join(check.probe)}` fails; rustup component add {check.name}")
+        return None
+    try:
+        with steps.step(check.name) as step:
+            said = step.run(argv, cwd=check.folder)
+            if check.quiet and said.strip():
+                raise StepFailed(f"{check.name}: not as it should be:\n{said}")
+    except StepFailed as exc:
+        return str(exc)
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--native-tests", action="store_true", help="run the Go and Rust tests as well")
+    parser.add_argument("--write", choices=("format", "golden"), help="write these files instead of checking")
+    chosen = parser.parse_args()
+    put_toolchains_on_path()
+    steps = Steps("write" if chosen.write else "check", ROOT / "build" / "logs" / "check")
+    if chosen.write:
+        work = [(check, check.write) for check in CHECKS if check.kind == chosen.write]
+    else:
+        work = [(check, check.argv) for check in (*CHECKS, *(NATIVE_TESTS if chosen.native_tests else ()))]
+    try:
+        complaints = [complaint for check, argv in work if (complaint := run(steps, check, argv))]
+    except KeyboardInterrupt:
+        return 130
+    for complaint in complaints:
+        print(f"\ncheck: {complaint}", file=sys.stderr)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
