@@ -195,7 +195,7 @@ def follow(process: subprocess.Popen[bytes], shown: Step) -> str:
                 break
             received += chunk
         lines = received.decode(errors="replace").splitlines()
-        shown.tick(f"{len(lines)} packages, {lines[-1]}" if lines and "/" in lines[-1] else "")
+        shown.tick(lines[-1] if lines else "")
     pipe.close()
     process.wait()
     return received.decode(errors="replace")
