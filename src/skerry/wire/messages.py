@@ -108,7 +108,7 @@ class StreamState(Message, frozen=True):
     """A stream that the agent has not forgotten, as READY tells it after an attach."""
 
     stream: StreamNumber
-    op: str
+    op: Literal["exec", "read", "write", "list", "stat", "mkdir", "remove"]
     pid: Count | None
     exit: Exit | None
     stdin: StdinState | None
