@@ -1,0 +1,152 @@
+"""The gVisor backend: boots members, finds them again, and removes what a crash left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from skerry.isolation.gvisor import bodies
+from skerry.isolation.gvisor.folders import MemberFolder, StateFolder, member_id, sandbox_of
+from skerry.isolation.gvisor.members import GvisorMember
+from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, key_of, reap
+from skerry.isolation.gvisor.runsc import Runsc, RunscError, Standard, last_lines
+from skerry.model.errors import StartFailedError
+from skerry.model.ids import SandboxId
+from skerry.model.members import MemberRecord, MemberSpec
+
+BOOT_SECONDS = 30.0
+
+
+class GvisorBackend:
+    """Sandboxes of gVisor; matches `skerry.node.interfaces.Backend`.
+
+    `member_image` is the EROFS image of a member's root: `/skerry-agent`, and the empty folders `proc`, `sys`, `dev`
+    and `tmp`. `agent_image` holds `agent`, and is mounted at /.skerry. `state` becomes the backend's own folder.
+    """
+
+    def __init__(self, *, runsc: Path, state: Path, member_image: Path, agent_image: Path) -> None:
+        self._state = StateFolder(state)
+        self._runsc = Runsc(runsc, self._state.root)
+        self._member_image = member_image
+        self._agent_image = agent_image
+        self._agent_image_fd = -1
+
+    async def boot(self, spec: MemberSpec) -> GvisorMember:
+        self._prepare()
+        try:
+            async with asyncio.timeout(BOOT_SECONDS):
+                return await self._boot(spec)
+        except BaseException as exc:
+            await asyncio.shield(self._remove(spec.sandbox))
+            if isinstance(exc, TimeoutError):
+                raise StartFailedError(f"{spec.sandbox} was not up within {BOOT_SECONDS:g} s", stage="boot") from exc
+            raise
+
+    async def adopt(self, record: MemberRecord) -> GvisorMember | None:
+        self._prepare()
+        sentry = ProcessKey(record.pid, record.pid_start)
+        try:
+            return self._member(record.sandbox, sentry)
+        except (ProcessLookupError, FileNotFoundError):
+            await self._remove(record.sandbox)
+            return None
+
+    async def sweep(self, keep: Collection[SandboxId]) -> Sequence[str]:
+        lines = []
+        running = self._running()
+        for sandbox in sorted({*running, *self._state.sandboxes()} - set(keep)):
+            pids = running.get(sandbox, [])
+            await self._remove(sandbox)
+            ended = f", ended process {', '.join(map(str, pids))}" if pids else ""
+            lines.append(f"gvisor: removed what {sandbox} left{ended}")
+        return lines
+
+    def close(self) -> None:
+        """Let go of the agent's image; members run on."""
+        if self._agent_image_fd >= 0:
+            os.close(self._agent_image_fd)
+            self._agent_image_fd = -1
+
+    async def _boot(self, spec: MemberSpec) -> GvisorMember:
+        folder = self._state.member(spec.sandbox)
+        folder.make()
+        try:
+            sentry = await self._create(spec, folder)
+            member = self._member(spec.sandbox, sentry)
+        except (RunscError, ProcessLookupError, OSError) as exc:
+            said = last_lines(folder.runsc_log, folder.keeper_log)
+            raise StartFailedError(f"{spec.sandbox} at boot: {exc}{said and f' ({said})'}", stage="boot") from exc
+        try:
+            await member.start()
+        except BaseException:
+            await asyncio.shield(member.destroy())
+            raise
+        return member
+
+    async def _create(self, spec: MemberSpec, folder: MemberFolder) -> ProcessKey:
+        with contextlib.ExitStack() as files:
+            # For reading and writing: then the keeper sees no end of file when a node goes, and needs none to come.
+            standard = Standard(
+                *(
+                    _open(files, path, os.O_RDWR | flags)
+                    for path, flags in (
+                        (folder.keeper_in, 0),
+                        (folder.keeper_out, 0),
+                        (folder.keeper_log, os.O_CREAT | os.O_APPEND),
+                    )
+                )
+            )
+            return await self._runsc.create(
+                member_id(spec.sandbox),
+                bundle=self._state.bundle,
+                log=folder.runsc_log,
+                pid_file=folder.pid,
+                standard=standard,
+                procs=spec.cgroup_procs,
+            )
+
+    def _member(self, sandbox: SandboxId, sentry: ProcessKey) -> GvisorMember:
+        return GvisorMember(
+            sandbox, sentry, state=self._state, runsc=self._runsc, agent_image=self._agent_image_fd
+        )
+
+    def _prepare(self) -> None:
+        if self._agent_image_fd < 0:
+            self._state.prepare(bodies.member_spec(self._member_image, self._state.bundle / "rootfs"))
+            self._agent_image_fd = os.open(self._agent_image, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _running(self) -> dict[SandboxId, list[int]]:
+        """The processes that carry our own --root, by sandbox."""
+        ours = f"--root={self._state.root}"
+        found: dict[SandboxId, list[int]] = {}
+        for pid, arguments in all_arguments():
+            sandbox = sandbox_of(arguments[-1]) if ours in arguments else None
+            if sandbox is not None:
+                found.setdefault(sandbox, []).append(pid)
+        return found
+
+    async def _remove(self, sandbox: SandboxId) -> None:
+        for pid in self._running().get(sandbox, []):
+            await _end(pid)
+        self._state.remove(sandbox)
+
+
+async def _end(pid: int) -> None:
+    key = key_of(pid)
+    if key is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        watch = Watch(key)
+        watch.kill()
+        await watch.ended()
+        watch.close()
+        reap(pid)
+
+
+def _open(files: contextlib.ExitStack, path: Path, flags: int) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    files.callback(os.close, fd)
+    return fd

@@ -1,0 +1,200 @@
+"""One member: a gVisor sandbox from its first process to the last file that it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from skerry.isolation.gvisor import bodies
+from skerry.isolation.gvisor.control import Control, ControlError
+from skerry.isolation.gvisor.folders import StateFolder, container_id, member_id
+from skerry.isolation.gvisor.keeper import Keeper, KeeperError
+from skerry.isolation.gvisor.processes import ProcessKey, Watch, reap
+from skerry.isolation.gvisor.runsc import Runsc, RunscError, last_lines
+from skerry.model.errors import ConflictError, InternalError, StartFailedError
+from skerry.model.ids import SandboxId
+from skerry.model.members import AgentPipes, Claim, MemberRecord, Nic
+
+KEEPER_SECONDS = 5.0
+END_SECONDS = 5.0
+PIPE_BYTES = 1 << 20
+_PACKET_VNET_HDR = 15  # linux/if_packet.h
+_SOL_PACKET = 263
+
+
+class GvisorMember:
+    """A booted sandbox; matches `skerry.node.interfaces.Member`."""
+
+    def __init__(
+        self, sandbox: SandboxId, sentry: ProcessKey, *, state: StateFolder, runsc: Runsc, agent_image: int
+    ) -> None:
+        """Take over a sandbox whose sentry runs. `agent_image` stays the caller's."""
+        self._sandbox = sandbox
+        self._state = state
+        self._runsc = runsc
+        self._agent_image = agent_image
+        self._folder = state.member(sandbox)
+        self._sentry = Watch(sentry)
+        self._control = Control(state.control_socket(sandbox))
+        self._keeper = Keeper(self._folder.keeper_in, self._folder.keeper_out)
+        self._claimed = False
+        self._destroying = asyncio.Lock()
+        self._destroyed = False
+
+    @property
+    def record(self) -> MemberRecord:
+        return MemberRecord(
+            sandbox=self._sandbox,
+            container_id=container_id(self._sandbox),
+            control_socket=str(self._state.control_socket(self._sandbox)),
+            pid=self._sentry.key.pid,
+            pid_start=self._sentry.key.start,
+        )
+
+    async def start(self) -> None:
+        """Start the keeper and wait until it has answered."""
+        await self._call("boot", "containerManager.SetNetworkArgs", bodies.loopback())
+        await self._call("boot", "containerManager.StartRoot", member_id(self._sandbox))
+        await self._bounded("keeper", self._keeper.expect("ready"))
+
+    async def set_lifetime(self, seconds: float) -> None:
+        await self._bounded("lifetime", self._keeper.ask(f"lifetime {max(0, round(seconds * 1000))}"))
+
+    async def plug(self, nic: Nic) -> None:
+        segmentation = _carries_virtio_headers(nic.socket_fd)
+        body = bodies.card(nic, segmentation=segmentation)
+        await self._call("network", "Network.CreateLinksAndRoutes", body, [nic.socket_fd])
+
+    async def claim(self, claim: Claim) -> AgentPipes:
+        if self._claimed:
+            raise ConflictError(f"sandbox {self._sandbox} has been claimed already; boot another member")
+        self._claimed = True
+        identifier = container_id(self._sandbox)
+        await self._call("claim", "containerManager.CreateSubcontainer", {"CID": identifier})
+        arguments = bodies.claim_arguments(claim, member_id=member_id(self._sandbox), container_id=identifier)
+        with contextlib.ExitStack() as files:
+            pipes = _Pipes(files)
+            given = [*pipes.theirs, self._agent_log(files), *_image_files(files, claim, self._agent_image)]
+            await self._call("claim", "containerManager.StartSubcontainer", arguments, given)
+            return pipes.keep()
+
+    async def attach(self, hello: bytes) -> AgentPipes:
+        arguments = bodies.attach_arguments(container_id(self._sandbox))
+        with contextlib.ExitStack() as files:
+            pipes = _Pipes(files)
+            if os.write(pipes.writer, hello) != len(hello):
+                raise InternalError(f"a HELLO of {len(hello)} bytes does not fit into a pipe")
+            given = [*pipes.theirs, self._agent_log(files)]
+            await self._call("attach", "containerManager.ExecuteAsync", arguments, given)
+            return pipes.keep()
+
+    async def wait_ended(self) -> None:
+        await self._sentry.ended()
+        reap(self._sentry.key.pid)
+
+    def alive(self) -> bool:
+        return self._sentry.key.alive()
+
+    async def destroy(self) -> None:
+        async with self._destroying:
+            if self._destroyed:
+                return
+            await self._end_sentry()
+            self._state.remove(self._sandbox)
+            self._destroyed = True
+            self._sentry.close()
+            self._control.close()
+            self._keeper.close()
+
+    async def _end_sentry(self) -> None:
+        # The sentry is the first process of its pid namespace: the kernel ends all others there before it is gone.
+        self._sentry.kill()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self.wait_ended()
+        except TimeoutError as exc:
+            with contextlib.suppress(RunscError):
+                await self._runsc.delete(member_id(self._sandbox))
+            if self.alive():
+                raise InternalError(
+                    f"the sentry of {self._sandbox} (process {self._sentry.key.pid}) does not end; "
+                    f"see /proc/{self._sentry.key.pid}/stack"
+                ) from exc
+
+    async def _call(self, stage: str, method: str, argument: object, files: list[int] | None = None) -> None:
+        try:
+            await self._control.call(method, argument, files or ())
+        except ControlError as exc:
+            raise self._failed(stage, exc) from exc
+
+    async def _bounded(self, stage: str, wait: asyncio.Future[None] | object) -> None:
+        try:
+            async with asyncio.timeout(KEEPER_SECONDS):
+                await wait  # type: ignore[misc]
+        except TimeoutError as exc:
+            raise self._failed(stage, f"the keeper gave no answer within {KEEPER_SECONDS:g} s") from exc
+        except KeeperError as exc:
+            raise self._failed(stage, exc) from exc
+
+    def _failed(self, stage: str, cause: object) -> StartFailedError:
+        said = last_lines(self._folder.runsc_log, self._folder.keeper_log, self._folder.agent_log)
+        state = "" if self.alive() else "; its sentry has ended"
+        return StartFailedError(f"{self._sandbox} at {stage}: {cause}{state}{said and f' ({said})'}", stage=stage)
+
+    def _agent_log(self, files: contextlib.ExitStack) -> int:
+        return _opened(files, self._folder.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+class _Pipes:
+    """Two pipes: `theirs` go to the sandbox, `reader` and `writer` stay."""
+
+    def __init__(self, files: contextlib.ExitStack) -> None:
+        self._ours = contextlib.ExitStack()
+        files.push(self._ours)
+        their_reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        self.reader, their_writer = os.pipe2(os.O_CLOEXEC)
+        self.theirs = (their_reader, their_writer)
+        for fd in self.theirs:
+            files.callback(os.close, fd)
+        for fd in (self.reader, self.writer):
+            self._ours.callback(os.close, fd)
+            os.set_blocking(fd, False)
+            # The size of the pipe is what decides on the throughput; the default is 64 KiB.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def keep(self) -> AgentPipes:
+        self._ours.pop_all()
+        return AgentPipes(reader_fd=self.reader, writer_fd=self.writer)
+
+
+def _image_files(files: contextlib.ExitStack, claim: Claim, agent_image: int) -> Iterator[int]:
+    if claim.upper.disk_folder is not None:
+        yield _unlinked(files, claim.upper.disk_folder)
+    yield _opened(files, claim.image, os.O_RDONLY)
+    yield agent_image
+    for extra in claim.extra_images:
+        yield _opened(files, extra.image, os.O_RDONLY)
+
+
+def _opened(files: contextlib.ExitStack, path: Path, flags: int) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    files.callback(os.close, fd)
+    return fd
+
+
+def _unlinked(files: contextlib.ExitStack, folder: Path) -> int:
+    """A file of its own without a name: it goes when the sandbox does, whatever else happens."""
+    file = files.enter_context(tempfile.TemporaryFile(dir=folder))
+    return file.fileno()
+
+
+def _carries_virtio_headers(packet_socket: int) -> bool:
+    with socket.socket(fileno=os.dup(packet_socket)) as opened:
+        return opened.getsockopt(_SOL_PACKET, _PACKET_VNET_HDR) != 0
