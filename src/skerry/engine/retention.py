@@ -42,12 +42,9 @@ def expired(kept: Iterable[Kept], *, now: float, bounds: Bounds) -> list[Sandbox
     rows = size = 0
     goes: list[SandboxId] = []
     for one in sorted(kept, key=lambda one: one.ended_at, reverse=True):
-        if goes or now - one.ended_at > bounds.age_s or rows + 1 > bounds.rows:
+        rows, size = rows + 1, size + one.output_bytes
+        if now - one.ended_at > bounds.age_s or rows > bounds.rows or size > bounds.output_bytes:
             goes.append(one.id)
-        elif size + one.output_bytes > bounds.output_bytes:
-            goes.append(one.id)
-        else:
-            rows, size = rows + 1, size + one.output_bytes
     return goes
 
 

@@ -171,7 +171,7 @@ class Sandboxes:
         live = _Live(
             SandboxView(
                 id=sandbox,
-                spec=spec,
+                spec=_without_access(spec),
                 state=SandboxState.PENDING,
                 node=node,
                 created_at=self._next_created(),
@@ -189,8 +189,6 @@ class Sandboxes:
         if kept.id != sandbox:
             self._withdraw(live)
             return self._live.get(kept.id) or _Live(kept)
-        # The secrets of the caller's machine stay with the launch; nobody else needs them.
-        live.view = replace(live.view, spec=replace(spec, host_access=HostAccess()))
         self._owner().start(self._start(live, launch), name=f"start of {sandbox}")
         return live
 
@@ -265,7 +263,7 @@ class Sandboxes:
 
     async def _outcome(self, view: SandboxView, spec: SandboxSpec) -> SandboxView:
         """Return what came of a create, once that is known."""
-        if _comparable(view.spec) != _comparable(spec):
+        if _without_access(view.spec) != _without_access(spec):
             raise InvalidError(f"the idempotency key was used for another request, which made {view.id}; use a new key")
         live = self._live.get(view.id)
         if live is None:
@@ -417,7 +415,8 @@ def _created(view: SandboxView) -> SandboxView:
     return view
 
 
-def _comparable(spec: SandboxSpec) -> SandboxSpec:
+def _without_access(spec: SandboxSpec) -> SandboxSpec:
+    """Return the spec as it is shown and kept: what the caller's machine has stays with the launch alone."""
     return replace(spec, host_access=HostAccess())
 
 

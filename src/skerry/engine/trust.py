@@ -43,7 +43,7 @@ class Trust:
         bundle = self._bundles.get(digest)
         if bundle is None:
             raise ConflictError(
-                f"the server does not have the CA bundle {digest[:12]}…; send it with PUT /v1/trust/{digest} and repeat",
+                f"the server does not have CA bundle {digest[:12]}…; send it with PUT /v1/trust/{digest} and repeat",
                 trust=digest,
             )
         self._bundles.move_to_end(digest)

@@ -1,0 +1,6 @@
+-- name: app_by_name
+SELECT id FROM apps WHERE name = :name;
+
+-- name: insert_app
+INSERT INTO apps (id, name) VALUES (:id, :name)
+ON CONFLICT (name) DO NOTHING;
