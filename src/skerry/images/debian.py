@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skerry.images.mirrors import KEYRING, Source, machine_suite, sources_for
+from skerry.images.mirrors import KEYRING, Source, download_settings, machine_suite, sources_for
 from skerry.model.errors import ImageBuildError, InvalidError
 
 RECIPE = 1  # raise when the way of building changes what comes out
@@ -246,7 +246,9 @@ def _mmdebstrap(suite: str, sources: Sequence[Source], into: Path, progress: Pro
         "--format=directory",
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
-        *(f"--aptopt={option}" for option in _apt_options()),
+        '--aptopt=Apt::Install-Recommends "false"',
+        '--aptopt=Acquire::Languages "none"',
+        *(f"--aptopt={option}" for option in download_settings()),
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
         '--customize-hook=printf %s "$SKERRY_SETUP" | chroot "$1" sh -s',
         suite,
@@ -254,20 +256,6 @@ def _mmdebstrap(suite: str, sources: Sequence[Source], into: Path, progress: Pro
         *(source.line(f"/{KEYRING}") for source in sources),
     ]
     _run(argv, {**os.environ, "SKERRY_SETUP": SETUP, "LC_ALL": "C.UTF-8"}, progress)
-
-
-def _apt_options() -> Iterator[str]:
-    """Yield the machine's settings of apt's downloads: mmdebstrap reads no apt.conf, but proxies must count."""
-    yield 'Apt::Install-Recommends "false"'
-    yield 'Acquire::Languages "none"'
-    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True).stdout
-    for line in dump.splitlines():
-        name, _, value = line.rstrip(";").partition(" ")
-        if value != '""' and name.lower().startswith(_PASSED_ON):
-            yield f"{name} {value}"
-
-
-_PASSED_ON = ("acquire::http", "acquire::https", "acquire::check-", "acquire::retries", "acquire::forceipv")
 
 
 def _run(argv: Sequence[str], env: Mapping[str, str], progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,6 +75,18 @@ def sources_for(suite: str, *, apt: Path = APT, os_release: Path = OS_RELEASE) -
         for source in machine_sources(apt)
         if source.suite in wanted and "main" in source.components and _is_debians(source)
     ]
+
+
+def download_settings() -> list[str]:
+    """Return how this machine's apt downloads, as lines of apt.conf: mmdebstrap reads none, but proxies must count."""
+    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True).stdout
+    entries = (line.rstrip(";").partition(" ") for line in dump.splitlines())
+    return [
+        f"{name} {value}" for name, _, value in entries if value != '""' and name.lower().startswith(_DOWNLOAD_SETTINGS)
+    ]
+
+
+_DOWNLOAD_SETTINGS = ("acquire::http", "acquire::https", "acquire::check-", "acquire::retries", "acquire::forceipv")
 
 
 def machine_sources(apt: Path = APT) -> list[Source]:
