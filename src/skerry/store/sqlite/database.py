@@ -111,13 +111,14 @@ class Database:
 
     def _commit(self, write: Write, group: Sequence[_Waiting]) -> list[_Result]:
         """Commit a group: a write that raises is undone alone, a commit that fails fails them all."""
+        results: list[_Result] = []
         try:
             with self._writer:
-                results = [(future, *_attempt(self._writer, write, job)) for job, future in group]
-            return results
+                results.extend((future, *_attempt(self._writer, write, job)) for job, future in group)
         except apsw.Error as exc:
             failure = InternalError(f"the database could not be written: {exc}; is the disk full?")
             return [(future, None, failure) for _, future in group]
+        return results
 
 
 def _attempt(connection: apsw.Connection, write: Write, job: Job) -> tuple[Any, Exception | None]:

@@ -1,0 +1,141 @@
+"""The files of a fake sandbox: a tree in memory."""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import AsyncIterator, Sequence
+
+from skerry.engine.interfaces import Clock
+from skerry.model.errors import (
+    SandboxFilesystemDirectoryNotEmptyError,
+    SandboxFilesystemIsADirectoryError,
+    SandboxFilesystemNotADirectoryError,
+    SandboxFilesystemNotFoundError,
+    SandboxFilesystemPathAlreadyExistsError,
+)
+from skerry.model.sandboxes import FileEntry
+
+_CHUNK = 256 << 10
+
+
+class MemoryReading:
+    """Matches the engine's `FileReading`."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = memoryview(content)
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        for at in range(0, len(self._content), _CHUNK):
+            yield self._content[at : at + _CHUNK]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryFiles:
+    """Matches the engine's `Files`; `contents` maps paths to bytes, `directories` holds the others."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.contents: dict[str, bytes] = {}
+        self.modes: dict[str, int] = {}
+        self.directories: set[str] = {"/", "/tmp", "/root"}
+
+    async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> MemoryReading:
+        self._expect_file(path)
+        content = self.contents[path]
+        return MemoryReading(content[offset:] if length is None else content[offset : offset + length])
+
+    async def write(
+        self,
+        path: str,
+        chunks: AsyncIterator[bytes | memoryview],
+        *,
+        mode: int | None = None,
+        parents: bool = True,
+        append: bool = False,
+    ) -> int:
+        if path in self.directories:
+            raise SandboxFilesystemIsADirectoryError(f"{path} is a directory; name a file in it")
+        self._make_parents(path, parents)
+        content = bytearray(self.contents.get(path, b"") if append else b"")
+        async for chunk in chunks:
+            content += chunk
+        self.contents[path] = bytes(content)
+        self.modes[path] = 0o644 if mode is None else mode
+        return len(content)
+
+    async def list(self, path: str) -> AsyncIterator[FileEntry]:
+        if path in self.contents:
+            raise SandboxFilesystemNotADirectoryError(f"{path} is no directory")
+        if path not in self.directories:
+            raise SandboxFilesystemNotFoundError(f"there is no {path}")
+        for child in self._children(path):
+            yield self._entry(child)
+
+    async def stat(self, path: str) -> FileEntry:
+        if path not in self.contents and path not in self.directories:
+            raise SandboxFilesystemNotFoundError(f"there is no {path}")
+        return self._entry(path)
+
+    async def make_directory(self, path: str, *, mode: int = 0o755, parents: bool = True) -> None:
+        if path in self.contents or (path in self.directories and not parents):
+            raise SandboxFilesystemPathAlreadyExistsError(f"{path} exists")
+        self._make_parents(path, parents)
+        self.directories.add(path)
+        self.modes.setdefault(path, mode)
+
+    async def remove(self, path: str, *, recursive: bool = False) -> None:
+        if path in self.contents:
+            del self.contents[path]
+        elif path not in self.directories:
+            raise SandboxFilesystemNotFoundError(f"there is no {path}")
+        elif self._children(path) and not recursive:
+            raise SandboxFilesystemDirectoryNotEmptyError(f"{path} is not empty; remove it with recursive=True")
+        else:
+            self.directories = {one for one in self.directories if not _within(one, path)}
+            self.contents = {one: data for one, data in self.contents.items() if not _within(one, path)}
+
+    def _expect_file(self, path: str) -> None:
+        if path in self.directories:
+            raise SandboxFilesystemIsADirectoryError(f"{path} is a directory; list it instead")
+        if path not in self.contents:
+            raise SandboxFilesystemNotFoundError(f"there is no {path}")
+
+    def _make_parents(self, path: str, parents: bool) -> None:
+        parent = posixpath.dirname(path)
+        if parent in self.contents:
+            raise SandboxFilesystemNotADirectoryError(f"{parent} is no directory")
+        if parent in self.directories:
+            return
+        if not parents:
+            raise SandboxFilesystemNotFoundError(f"there is no {parent}")
+        self._make_parents(parent, parents)
+        self.directories.add(parent)
+
+    def _children(self, path: str) -> Sequence[str]:
+        everything = [*self.contents, *(one for one in self.directories if one != "/")]
+        return sorted(one for one in everything if posixpath.dirname(one) == path)
+
+    def _entry(self, path: str) -> FileEntry:
+        directory = path in self.directories
+        kind = stat.S_IFDIR if directory else stat.S_IFREG
+        return FileEntry(
+            name=posixpath.basename(path) or "/",
+            path=path,
+            type="directory" if directory else "file",
+            size=0 if directory else len(self.contents[path]),
+            mode=kind | self.modes.get(path, 0o755 if directory else 0o644),
+            owner="root",
+            group="root",
+            modified=self._clock.now(),
+        )
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -1,0 +1,95 @@
+"""A store in memory. Matches the engine's `Store`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from skerry.model.errors import NotFoundError
+from skerry.model.ids import APP, AppId, Ids, ImageId, SandboxId
+from skerry.model.sandboxes import EndedRow, ImageView, SandboxFilter, SandboxView
+from skerry.model.specs import HostAccess, ImageDefinition
+
+
+class MemoryStore:
+    """Rows that last as long as this object."""
+
+    def __init__(self, *, ids: Ids) -> None:
+        self._ids = ids
+        self._sandboxes: dict[SandboxId, SandboxView] = {}
+        self._keys: dict[str, SandboxId] = {}
+        self._apps: dict[str, AppId] = {}
+        self._images: dict[ImageId, ImageView] = {}
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    async def put_sandbox(self, view: SandboxView, *, idempotency_key: str | None = None) -> SandboxView:
+        if idempotency_key is not None:
+            known = self.sandbox_by_key(idempotency_key)
+            if known is not None:
+                return known
+            self._keys[idempotency_key] = view.id
+        self._sandboxes[view.id] = _kept(view)
+        return view
+
+    async def update_sandbox(self, view: SandboxView) -> None:
+        if view.id not in self._sandboxes:
+            raise NotFoundError(f"there is no row of sandbox {view.id}")
+        self._sandboxes[view.id] = _kept(view)
+
+    async def delete_sandbox(self, sandbox: SandboxId) -> None:
+        self._sandboxes.pop(sandbox, None)
+        self._keys = {key: owner for key, owner in self._keys.items() if owner != sandbox}
+
+    def sandbox(self, sandbox: SandboxId) -> SandboxView | None:
+        return self._sandboxes.get(sandbox)
+
+    def sandbox_by_key(self, idempotency_key: str) -> SandboxView | None:
+        owner = self._keys.get(idempotency_key)
+        return None if owner is None else self._sandboxes[owner]
+
+    def sandboxes(self, which: SandboxFilter) -> Sequence[SandboxView]:
+        before = math.inf if which.before is None else which.before
+        found = [
+            view
+            for view in self._newest_first()
+            if view.created_at < before
+            and (which.app is None or view.spec.app == which.app)
+            and (which.include_ended or view.ended_at is None)
+        ]
+        return found[: which.limit]
+
+    def live_sandboxes(self) -> Sequence[SandboxView]:
+        return [view for view in self._newest_first() if view.ended_at is None]
+
+    def ended_sandboxes(self) -> Sequence[EndedRow]:
+        ended = [
+            EndedRow(id=view.id, node=view.node, ended_at=view.ended_at)
+            for view in self._sandboxes.values()
+            if view.ended_at is not None
+        ]
+        return sorted(ended, key=lambda row: row.ended_at)
+
+    async def app(self, name: str, *, create: bool) -> AppId | None:
+        if name not in self._apps and create:
+            self._apps[name] = AppId(self._ids.new(APP))
+        return self._apps.get(name)
+
+    async def put_image(self, view: ImageView, definition: ImageDefinition) -> None:
+        self._images[view.id] = view
+
+    def image(self, image: ImageId) -> ImageView | None:
+        return self._images.get(image)
+
+    def image_by_key(self, definition_key: str) -> ImageView | None:
+        fitting = [view for view in self._images.values() if view.definition_key == definition_key]
+        return max(fitting, key=lambda view: view.created_at, default=None)
+
+    def _newest_first(self) -> Sequence[SandboxView]:
+        return sorted(self._sandboxes.values(), key=lambda view: view.created_at, reverse=True)
+
+
+def _kept(view: SandboxView) -> SandboxView:
+    return replace(view, spec=replace(view.spec, host_access=HostAccess()))
