@@ -221,7 +221,15 @@ class Streams:
         if stream is None or stream.closed:
             return b""
         stream.closed = True
+        self.drop_if_over(number)
         return encode_frame(FrameType.CLOSE, number)
+
+    def drop_if_over(self, number: int) -> bool:
+        """Tell whether a process has said its last word; then its stream is not open any more."""
+        over = self._open[number].is_over()
+        if over:
+            del self._open[number]
+        return over
 
     def forget(self, number: int) -> bytes:
         """Return the CLOSE that answers a last word."""
@@ -285,7 +293,7 @@ class Streams:
         (offset,) = OFFSET.unpack_from(payload)
         _check_position(number, flags, channel, offset)
         channel.ended = True
-        return ChannelEnded(number, flags, offset, self._drop_if_over(number, stream))
+        return ChannelEnded(number, flags, offset, self.drop_if_over(number))
 
     def _on_credit(self, number: int, stream: _Stream, _flags: int, payload: memoryview) -> Event:
         outgoing = stream.stdin
@@ -308,7 +316,7 @@ class Streams:
             raise ProtocolViolation("unexpected_frame", f"EXIT for stream {number} ({stream.op})")
         told = decode(payload, Exit)
         stream.exited = True
-        return ProcessEnded(number, told, self._drop_if_over(number, stream))
+        return ProcessEnded(number, told, self.drop_if_over(number))
 
     def _on_error(self, number: int, stream: _Stream, _flags: int, payload: memoryview) -> Event:
         if stream.started and stream.op == "exec":
@@ -324,12 +332,6 @@ class Streams:
         result = decode(payload, kind)
         del self._open[number]
         return OperationDone(number, result)
-
-    def _drop_if_over(self, number: int, stream: _Stream) -> bool:
-        over = stream.is_over()
-        if over:
-            del self._open[number]
-        return over
 
 
 _Handler = Callable[[Streams, int, _Stream, int, memoryview], Event]
