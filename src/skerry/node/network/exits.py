@@ -1,0 +1,184 @@
+"""The exceptions: package indexes and proxies that sandboxes may reach although their addresses are not public.
+
+Their names come from a fixed list, from this machine's own settings, and from what the caller's machine uses; never
+from a sandbox. They are resolved by this machine, not from what a sandbox asked, so an answer that a sandbox arranges
+for (DNS rebinding) opens nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from skerry.node.network.firewall import Exit
+
+DEFAULT_URLS = (
+    "https://pypi.org",
+    "https://files.pythonhosted.org",
+    "http://deb.debian.org",
+    "https://deb.debian.org",
+    "http://security.debian.org",
+    "https://registry.npmjs.org",
+    "https://registry.yarnpkg.com",
+    "https://proxy.golang.org",
+    "https://sum.golang.org",
+    "https://index.crates.io",
+    "https://static.crates.io",
+    "https://rubygems.org",
+)
+# Never an exception, whatever a name resolves to: this machine's loopback, cloud metadata, groups of hosts.
+NEVER = tuple(
+    IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "168.63.129.16", "224.0.0.0/3")
+)
+_INDEX_VARIABLES = re.compile(
+    r"(PIP_(INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|PROXY)|UV_(INDEX|DEFAULT_INDEX|INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS)"
+    r"|NPM_CONFIG_(REGISTRY|PROXY|HTTPS_PROXY)|YARN_NPM_REGISTRY_SERVER|GOPROXY|CARGO_HTTP_PROXY"
+    r"|(HTTP|HTTPS|ALL)_PROXY)",
+    re.IGNORECASE,
+)
+SETTINGS_FILES = (
+    "/etc/pip.conf",
+    "/etc/xdg/pip/pip.conf",
+    "~/.pip/pip.conf",
+    "~/.config/pip/pip.conf",
+    "/etc/uv/uv.toml",
+    "~/.config/uv/uv.toml",
+    "/etc/npmrc",
+    "/usr/etc/npmrc",
+    "~/.npmrc",
+    "/etc/apt/sources.list",
+    "/etc/apt/apt.conf",
+)
+SETTINGS_FOLDERS = {"/etc/apt/sources.list.d": (".list", ".sources"), "/etc/apt/apt.conf.d": ("",)}
+_URL = re.compile(r"https?://[^\s\"'|,;\])>]+", re.IGNORECASE)
+_PROXY_LINE = re.compile(r"^\s*(?:https?-)?proxy\s*[=:]\s*([^\s\"']+)", re.IGNORECASE | re.MULTILINE)
+_COMMENT = re.compile(r"^\s*(?:#|;|//).*$", re.MULTILINE)
+_SETTINGS_BYTES = 256 * 1024
+_ENDPOINTS_MAX = 64
+_NAMES_MAX = 1024
+_RESOLVE_S = 5.0
+_AT_ONCE = 4
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    """A name and a TCP port."""
+
+    host: str
+    port: int
+
+
+def endpoint(url: str) -> Endpoint | None:
+    """Return where a URL leads; None for what is no http(s) URL with a host. A bare `host:port` counts as http."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or _PORTS.get(parts.scheme.lower())
+    except ValueError:
+        return None
+    if not parts.hostname or not port:
+        return None
+    return Endpoint(parts.hostname.lower(), port)
+
+
+def endpoints_of_environment(env: Mapping[str, str]) -> set[Endpoint]:
+    """Return the indexes and proxies that environment variables name."""
+    values = (value for name, value in env.items() if _INDEX_VARIABLES.fullmatch(name))
+    split = (word for value in values for word in re.split(r"[\s,|]+", value))
+    words = (word.partition("=")[2] if _is_named(word) else word for word in split)
+    return _endpoints(word for word in words if "://" in word or re.fullmatch(r"[\w.@:-]+:\d+", word))
+
+
+def endpoints_of_settings(text: str) -> set[Endpoint]:
+    """Return the indexes and proxies that a settings file of pip, uv, npm or apt names."""
+    plain = _COMMENT.sub("", text)
+    return _endpoints([*_URL.findall(plain), *_PROXY_LINE.findall(plain)])
+
+
+def endpoints_of_machine(env: Mapping[str, str]) -> set[Endpoint]:
+    """Return the default indexes and those of this machine's settings."""
+    found = _endpoints(DEFAULT_URLS) | endpoints_of_environment(env)
+    for text in _settings_texts():
+        found |= endpoints_of_settings(text)
+    return found
+
+
+def names_in_hosts(file: Path) -> set[str]:
+    """Return the names that a hosts file gives."""
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {name.lower() for line in lines for name in line.partition("#")[0].split()[1:]}
+
+
+def _is_named(word: str) -> bool:
+    """Tell whether a word has uv's form `name=url`."""
+    name, equals, url = word.partition("=")
+    return bool(equals) and "://" in url and "://" not in name
+
+
+def _endpoints(urls: Iterable[str]) -> set[Endpoint]:
+    found = (endpoint(url) for url in urls)
+    return {each for each in found if each is not None}
+
+
+def _settings_texts() -> Iterator[str]:
+    files = [Path(name).expanduser() for name in SETTINGS_FILES]
+    for folder, endings in SETTINGS_FOLDERS.items():
+        if Path(folder).is_dir():
+            files += sorted(file for file in Path(folder).iterdir() if file.name.endswith(endings))
+    for file in files:
+        try:
+            with file.open("rb") as opened:
+                yield opened.read(_SETTINGS_BYTES).decode("utf-8", "replace")
+        except OSError:
+            continue  # absent, or not for us to read
+
+
+class Resolver:
+    """Resolves endpoints to exits and remembers the last answers, so that a failing name server closes nothing."""
+
+    def __init__(self, never: Collection[IPv4Network] = ()) -> None:
+        self._never = (*NEVER, *never)
+        self._known: dict[str, frozenset[IPv4Address]] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def exits(self, endpoints: Collection[Endpoint], *, fresh: bool) -> frozenset[Exit]:
+        """Return the exits of `endpoints`; with `fresh`, of names that were resolved before as well."""
+        chosen = sorted(endpoints)[:_ENDPOINTS_MAX]
+        hosts = {each.host for each in chosen}
+        await asyncio.gather(*(self._resolve(host) for host in hosts if fresh or host not in self._known))
+        return frozenset(
+            Exit(address, "tcp", each.port) for each in chosen for address in self._known.get(each.host, ())
+        )
+
+    def address(self, host: str) -> IPv4Address | None:
+        """Return an address that `host` had when it was last resolved."""
+        return min(self._known.get(host, ()), default=None)
+
+    async def _resolve(self, host: str) -> None:
+        async with self._slots:
+            found = await _addresses(host)
+        allowed = frozenset(address for address in found if not any(address in network for network in self._never))
+        if allowed:
+            self._known.pop(host, None)
+            self._known[host] = allowed
+        while len(self._known) > _NAMES_MAX:
+            del self._known[next(iter(self._known))]  # the one that was resolved longest ago
+
+
+async def _addresses(host: str) -> Sequence[IPv4Address]:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_RESOLVE_S):
+            found = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError, UnicodeError):
+        return ()
+    return [IPv4Address(entry[4][0]) for entry in found]

@@ -1,0 +1,153 @@
+"""A node's hold on the network of its machine: what `start` takes and `stop` gives back. Blocking, for one thread."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from skerry.model.errors import ConflictError
+from skerry.node.network import host
+from skerry.node.network.firewall import ENTRIES_MAX, Exit, Standing
+from skerry.node.network.host import Ledger
+from skerry.node.network.kernel import Found, Kernel
+from skerry.node.network.namespaces import namespace_number
+from skerry.node.network.plan import CANDIDATES, Plan, choose_range, taken_networks
+from skerry.node.network.settings import NetworkSettings, Tell
+
+# The table of connections is enlarged for so many sandboxes at once, so that it is seldom touched.
+_ENLARGE_SLOTS = 64
+
+
+class Machine:
+    """The range, table and kernel settings of one node."""
+
+    kernel: Kernel
+    plan: Plan
+    mtu: int
+
+    def __init__(self, settings: NetworkSettings, tell: Tell) -> None:
+        self.found: dict[str, Found] = {}
+        self._settings = settings
+        self._tell = tell
+        self._record_fd: int | None = None
+        self._connected: Sequence[IPv4Network] = ()
+        self._conntrack_base: int | None = None
+        self._conntrack_told = False
+
+    def begin(self, resolvers: Collection[IPv4Address]) -> None:
+        """Take everything. Slots of an earlier node are in `found` afterwards, and as open as they were."""
+        self._lock()
+        self.kernel = Kernel()
+        self.plan = self._choose(resolvers)
+        self._ledger = Ledger(
+            self._settings.machine_folder, self.plan.table, alive=self.kernel.has_table, tell=self._tell
+        )
+        slots = self.kernel.slots(self.plan)
+        self.found = {slot.sandbox: slot for slot in slots}
+        self._write_range(str(self.plan.network))
+        self._take([slot.index for slot in slots if slot.open])
+        self.mtu = self.kernel.mtu()
+
+    def _take(self, open_slots: Sequence[int]) -> None:
+        devices = self.kernel.devices()
+        self._connected = self.kernel.connected()
+        # The table first: there is no moment at which packets are forwarded and nothing confines them.
+        apart = self._ledger.devices_before(host.FORWARDING, "1", devices)
+        standing = Standing(
+            open=open_slots, connected=self._connected, apart=apart, connections=self._settings.connections_max
+        )
+        written = self.kernel.take_range(self.plan, standing)
+        self._tell("network.table_made", table=self.plan.table, range=str(self.plan.network))
+        if not written.brief_timeouts:
+            self._tell("network.no_timeouts", reason="this kernel lacks CONFIG_NF_CONNTRACK_TIMEOUT")
+        self._ledger.need(host.FORWARDING, "1", devices)
+
+    def undo(self) -> None:
+        """Give everything back and tell what was."""
+        if self._record_fd is None:
+            return
+        if hasattr(self, "plan"):
+            self.kernel.drop_range(self.plan)
+            self._tell("network.table_removed", table=self.plan.table, range=str(self.plan.network))
+            self._ledger.leave()
+            self._write_range("")
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the machine without undoing anything."""
+        if hasattr(self, "kernel"):
+            self.kernel.close()
+        if self._record_fd is not None:
+            os.close(self._record_fd)
+            self._record_fd = None
+
+    def follow_routes(self) -> None:
+        """Make the networks that this machine is connected to unreachable, as they are now."""
+        connected = self.kernel.connected()
+        if connected != self._connected:
+            self.kernel.replace_connected(self.plan, connected)
+            self._connected = connected
+
+    def replace_exits(self, exits: Collection[Exit]) -> None:
+        self.kernel.replace_exits(self.plan, sorted(exits))
+
+    def open_slot(self, index: int, sandbox: str, exits: Collection[Exit], open_slots: int) -> None:
+        self._make_room(open_slots)
+        self.kernel.open_slot(self.plan, index, sandbox, exits)
+
+    def _make_room(self, open_slots: int) -> None:
+        """Let the table of connections hold what the sandboxes may, on top of what it held for the machine."""
+        current = int(host.read(host.CONNTRACK_MAX))
+        if self._conntrack_base is None:
+            self._conntrack_base = int(self._ledger.old_value(host.CONNTRACK_MAX) or current)
+        if current >= self._conntrack_base + open_slots * ENTRIES_MAX or self._conntrack_told:
+            return
+        steps = -(-open_slots // _ENLARGE_SLOTS)
+        wanted = self._conntrack_base + steps * _ENLARGE_SLOTS * ENTRIES_MAX
+        try:
+            self._ledger.need(host.CONNTRACK_MAX, str(wanted))
+        except OSError as exc:  # it belongs to the whole machine: a container may only read it
+            self._conntrack_told = True
+            self._tell("network.conntrack_small", value=current, wanted=wanted, reason=exc.strerror)
+
+    def _lock(self) -> None:
+        folder = self._settings.machine_folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        record = folder / f"{namespace_number()}-{self._settings.prefix}"
+        fd = os.open(record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ConflictError(
+                f"another node of this machine uses the network prefix {self._settings.prefix!r}; end it, or start "
+                "this one with another prefix"
+            ) from None
+        self._record_fd = fd
+
+    def _choose(self, resolvers: Collection[IPv4Address]) -> Plan:
+        prefix, wanted, before = self._settings.prefix, self._settings.range, self._read_range()
+        if before is not None and self.kernel.slots(Plan(prefix, before)):
+            if wanted in (None, before):
+                return Plan(prefix, before)  # sandboxes have addresses in it
+            raise ConflictError(
+                f"sandboxes of an earlier node have addresses in {before}, and the range is to be {wanted}; end them, "
+                f"or start with the range {before}"
+            )
+        if before is not None:
+            self.kernel.drop_range(Plan(prefix, before))
+        links = self.kernel.links
+        taken = taken_networks(links.addresses(), links.routes(), resolvers)
+        return Plan(prefix, choose_range(taken, CANDIDATES if wanted is None else (wanted,)))
+
+    def _read_range(self) -> IPv4Network | None:
+        assert self._record_fd is not None
+        text = os.pread(self._record_fd, 64, 0).decode("ascii", "replace").strip()
+        return IPv4Network(text) if text else None
+
+    def _write_range(self, text: str) -> None:
+        assert self._record_fd is not None
+        os.ftruncate(self._record_fd, 0)
+        os.pwrite(self._record_fd, text.encode(), 0)

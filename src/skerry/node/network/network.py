@@ -1,0 +1,275 @@
+"""The network of a node: slots for its sandboxes, the firewall around them, and DNS for them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from ipaddress import IPv4Address
+from typing import ParamSpec, TypeVar
+
+from skerry.model.errors import ConflictError, Error, ResourceExhaustedError
+from skerry.model.ids import SandboxId
+from skerry.model.specs import HostAccess
+from skerry.node.network import exits as exceptions
+from skerry.node.network.dns import Forwarder, Resolvers
+from skerry.node.network.firewall import Exit
+from skerry.node.network.machine import Machine
+from skerry.node.network.plan import Plan
+from skerry.node.network.settings import NetworkSettings, Tell, tell_log
+from skerry.node.network.slots import Slot
+from skerry.node.network.watch import RouteWatch
+
+_EXITS_EVERY_S = 300.0
+_LOOK_EVERY_S = 60.0
+# How long the opening of a slot waits for the first answers about the machine's indexes; later ones come when they do.
+_FIRST_EXITS_S = 2.0
+_TRIES = 16
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Network:
+    """The network of one node. Between `start` and `stop`, or `leave`, it gives out slots.
+
+    All work in the kernel is done by one thread, in the order in which it was asked for.
+    """
+
+    def __init__(self, settings: NetworkSettings, *, tell: Tell = tell_log) -> None:
+        self.settings = settings
+        self._tell = tell
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="skerry-network")
+        self._machine: Machine | None = None
+        self._slots: dict[int, Slot] = {}
+        self._free: deque[int] = deque()
+        self._mtu = 0
+        self._resolvers = Resolvers(settings.resolv_conf)
+        self._forwarder: Forwarder | None = None
+        self._watch: RouteWatch | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._exits_known = asyncio.Event()
+        self._names: exceptions.Resolver | None = None
+        self._endpoints: Collection[exceptions.Endpoint] = ()
+        self._askers: set[str] = set()
+
+    @property
+    def plan(self) -> Plan:
+        return self._started.plan
+
+    async def start(self) -> None:
+        """Take a range, write the firewall, forward packets and DNS.
+
+        Slots of an earlier node stay as they are, until `adopt` or `sweep` decides about them.
+        """
+        machine = Machine(self.settings, self._tell)
+        self._machine = machine
+        try:
+            await self._do(machine.begin, self._resolvers.addresses())
+            await self._listen()
+        except BaseException:
+            await self._end(machine.undo if not machine.found else machine.leave)
+            raise
+
+    async def stop(self) -> None:
+        """Remove every slot and undo what was changed on the machine."""
+        await self._end(self._started.undo)
+
+    async def leave(self) -> None:
+        """Let go without undoing anything: the slots go on without DNS until a successor starts."""
+        await self._end(self._started.leave)
+
+    async def slot(self, sandbox: SandboxId) -> Slot:
+        """Return a new slot for `sandbox`, closed; raises ResourceExhaustedError if the range is full."""
+        kernel = self._started.kernel
+        for _ in range(_TRIES):
+            index = self._take_index()
+            making = self._thread.submit(kernel.make_slot, self.plan, index, sandbox, self._mtu)
+            try:
+                namespace = await self._result(making, index)
+            except OSError as exc:
+                if exc.errno != errno.EEXIST:
+                    self._free.append(index)
+                    raise
+                continue  # a device of this name is there already; the sweep will deal with it
+            slot = Slot(self, sandbox=sandbox, index=index, mtu=self._mtu, namespace=namespace)
+            self._slots[index] = slot
+            return slot
+        raise ConflictError(
+            f"cannot make a slot for {sandbox}: devices named {self.plan.prefix}<number> exist already; see: ip link"
+        )
+
+    async def adopt(self, sandbox: SandboxId) -> Slot | None:
+        """Return the slot that an earlier node made for `sandbox`, or None if there is none. Open it again, if it is to
+        be: `open` may be repeated and brings back the sandbox's own exceptions."""
+        found = self._started.found.pop(sandbox, None)
+        if found is None:
+            return None
+        slot = Slot(self, sandbox=sandbox, index=found.index, mtu=self._mtu, namespace=None)
+        slot.is_open = found.open
+        self._slots[found.index] = slot
+        if found.open:
+            self._askers.add(str(slot.address))
+        return slot
+
+    async def sweep(self, keep: Collection[SandboxId] = ()) -> Sequence[str]:
+        """Remove the slots that belong neither to a sandbox in `keep` nor to one of this node; a line for each."""
+        kept = {*keep, *(slot.sandbox for slot in self._slots.values())}
+        gone = await self._do(self._started.kernel.sweep, self.plan, kept)
+        for found in gone:
+            self._started.found.pop(found.sandbox, None)
+            self._free.append(found.index)
+            self._tell("network.swept", sandbox=found.sandbox, device=self.plan.device(found.index))
+        return [f"network slot {self.plan.device(found.index)} of {found.sandbox or 'nobody'}" for found in gone]
+
+    # What slots ask for
+
+    async def exits_of(self, access: HostAccess) -> frozenset[Exit]:
+        """Return the exits for the indexes and proxies that a caller's machine uses."""
+        assert self._names is not None
+        return await self._names.exits(exceptions.endpoints_of_environment(access.env), fresh=False)
+
+    async def packet_socket(self, namespace: int) -> int:
+        opening = self._thread.submit(self._started.kernel.packet_socket, namespace)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(opening))
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda done: os.close(done.result()))
+            raise
+
+    async def open_slot(self, slot: Slot, exits: frozenset[Exit]) -> None:
+        self._require(slot)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_EXITS_S):
+                await self._exits_known.wait()
+        slot.exits |= exits
+        slot.is_open = True
+        self._askers.add(str(slot.address))
+        await self._do(self._started.open_slot, slot.index, slot.sandbox, exits, len(self._askers))
+
+    async def close_slot(self, slot: Slot) -> None:
+        self._require(slot)
+        self._askers.discard(str(slot.address))
+        await self._do(self._started.kernel.close_slot, self.plan, slot.index, slot.sandbox, slot.exits)
+        slot.is_open, slot.exits = False, frozenset()
+
+    async def release_slot(self, slot: Slot) -> None:
+        if self._slots.get(slot.index) is not slot:
+            return
+        self._askers.discard(str(slot.address))
+        await self._do(self._started.kernel.remove_slot, self.plan, slot.index, slot.exits)
+        slot.is_open, slot.exits = False, frozenset()
+        slot.drop_namespace()
+        if self._slots.pop(slot.index, None) is not None:
+            self._free.append(slot.index)
+
+    def local_names(self) -> Mapping[str, IPv4Address]:
+        """Return the indexes and proxies that only this machine's /etc/hosts knows, which DNS would not find."""
+        assert self._names is not None
+        named = exceptions.names_in_hosts(self.settings.hosts_file)
+        found = {each.host: self._names.address(each.host) for each in self._endpoints if each.host in named}
+        return {name: address for name, address in found.items() if address is not None}
+
+    # The inside
+
+    @property
+    def _started(self) -> Machine:
+        if self._machine is None:
+            raise ConflictError("the node's network is not started, or has ended; start it first")
+        return self._machine
+
+    def _require(self, slot: Slot) -> None:
+        if self._slots.get(slot.index) is not slot:
+            raise ConflictError(f"the network slot of {slot.sandbox} was released; make a new one")
+
+    def _take_index(self) -> int:
+        if not self._free:
+            raise ResourceExhaustedError(
+                f"all {len(self._slots)} network slots of {self.plan.network} are in use; end sandboxes, or name a "
+                "larger range"
+            )
+        return self._free.popleft()
+
+    async def _listen(self) -> None:
+        machine = self._started
+        plan = machine.plan
+        self._mtu = machine.mtu
+        in_use = {found.index for found in machine.found.values()}
+        self._free = deque(index for index in plan.indexes if index not in in_use)
+        self._names = exceptions.Resolver(never=(plan.network,))
+        self._endpoints = self.settings.endpoints()
+        self._forwarder = Forwarder(
+            str(plan.gateway), resolvers=self._resolvers, knows=self._askers.__contains__, port=self.settings.dns_port
+        )
+        await self._forwarder.start()
+        self._watch = RouteWatch(self._changed.set)
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_current())
+
+    async def _keep_current(self) -> None:
+        """Follow the machine's addresses and routes, and where the names of the exceptions lead."""
+        loop = asyncio.get_running_loop()
+        exits_at, before = loop.time(), frozenset[Exit]()
+        while True:
+            self._changed.clear()
+            try:
+                await self._do(self._started.follow_routes)
+                if loop.time() >= exits_at:
+                    exits_at = loop.time() + _EXITS_EVERY_S
+                    before = await self._follow_names(before)
+            except (Error, OSError) as exc:
+                self._tell("network.refresh_failed", error=str(exc))
+            self._exits_known.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._changed.wait()
+
+    async def _follow_names(self, before: frozenset[Exit]) -> frozenset[Exit]:
+        """Let through what the names lead to now and led to in the last round, so that no download is cut."""
+        assert self._names is not None
+        now = await self._names.exits(self._endpoints, fresh=True)
+        await self._do(self._started.replace_exits, now | before)
+        return now
+
+    async def _result(self, making: Future[int], index: int) -> int:
+        """Return the namespace that is being made; if the caller gives up, it is removed when it is there."""
+        try:
+            return await asyncio.shield(asyncio.wrap_future(making))
+        except asyncio.CancelledError:
+            making.add_done_callback(lambda done: self._discard(done, index))
+            raise
+
+    def _discard(self, made: Future[int], index: int) -> None:
+        if made.cancelled() or made.exception() is not None:
+            return
+        os.close(made.result())
+        with suppress(OSError, Error):  # in the network's thread, where the callback runs
+            self._started.kernel.remove_slot(self.plan, index, ())
+
+    async def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in the network's thread; it is carried through even if the caller gives up."""
+        future = self._thread.submit(work, *args, **kwargs)
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    async def _end(self, ending: Callable[[], None]) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.close()
+        if self._forwarder is not None:
+            await self._forwarder.stop()
+        self._keeper = self._watch = self._forwarder = None
+        try:
+            await self._do(ending)
+        finally:
+            for slot in self._slots.values():
+                slot.drop_namespace()
+            self._slots.clear()
+            self._askers.clear()
+            self._machine = None
+            self._thread.shutdown(wait=False)
