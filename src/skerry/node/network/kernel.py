@@ -65,6 +65,7 @@ class Kernel:
         """Undo `take_range`, and remove every slot."""
         for found in self.slots(plan):
             self.links.delete_link(plan.device(found.index))
+            self._conntrack.forget(plan.mark(found.index))
         self._nft.run(firewall.remove(plan))
         self.links.loopback_address(plan.gateway, present=False)
         self.links.blackhole(plan.network, present=False)
@@ -119,17 +120,17 @@ class Kernel:
         with suppress(OSError):  # the device may have gone with its namespace
             self.links.set_alias(plan.device(index), sandbox)
 
-    def remove_slot(self, plan: Plan, index: int, exits: Iterable[Exit]) -> None:
-        # The device first: it is then impossible that a packet of the next owner meets what is left of this one.
+    def remove_slot(self, plan: Plan, index: int) -> None:
+        """Remove a slot that belongs to nobody here."""
         self.links.delete_link(plan.device(index))
-        self._nft.run(firewall.close_slot(plan, index, exits))
+        self._nft.run(firewall.close_slot(plan, index))
         self._conntrack.forget(plan.mark(index))
 
     def sweep(self, plan: Plan, keep: Collection[str]) -> list[Found]:
         """Remove every slot whose sandbox is not in `keep`; returns what was removed."""
         gone = [found for found in self.slots(plan) if found.sandbox not in keep]
         for found in gone:
-            self.remove_slot(plan, found.index, ())
+            self.remove_slot(plan, found.index)
         return gone
 
     def replace_exits(self, plan: Plan, exits: Sequence[Exit]) -> None:
@@ -137,6 +138,12 @@ class Kernel:
 
     def replace_connected(self, plan: Plan, networks: Sequence[IPv4Network]) -> None:
         self._nft.run(firewall.replace_connected(plan, networks))
+
+
+def delete_device(name: str) -> None:
+    """Delete a device of the calling thread's namespace; the kernel makes it wait for 20 to 40 ms."""
+    with Rtnetlink() as links:
+        links.delete_link(name)
 
 
 def _found(index: int, link: Link) -> Found:

@@ -18,6 +18,7 @@ from skerry.model.specs import HostAccess
 from skerry.node.network import exits as exceptions
 from skerry.node.network.dns import Forwarder, Resolvers
 from skerry.node.network.firewall import Exit
+from skerry.node.network.kernel import delete_device
 from skerry.node.network.machine import Machine
 from skerry.node.network.plan import Plan
 from skerry.node.network.settings import NetworkSettings, Tell, tell_log
@@ -37,13 +38,15 @@ T = TypeVar("T")
 class Network:
     """The network of one node. Between `start` and `stop`, or `leave`, it gives out slots.
 
-    All work in the kernel is done by one thread, in the order in which it was asked for.
+    All work in the kernel is done by one thread, in the order in which it was asked for. Only devices are deleted by
+    another one: the kernel takes 20 to 40 ms for each, waiting, and nothing else should wait with it.
     """
 
     def __init__(self, settings: NetworkSettings, *, tell: Tell = tell_log) -> None:
         self.settings = settings
         self._tell = tell
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="skerry-network")
+        self._remover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="skerry-network-remover")
         self._machine: Machine | None = None
         self._slots: dict[int, Slot] = {}
         self._free: deque[int] = deque()
@@ -51,9 +54,11 @@ class Network:
         self._resolvers = Resolvers(settings.resolv_conf)
         self._forwarder: Forwarder | None = None
         self._watch: RouteWatch | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
+        self._releases: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._exits_known = asyncio.Event()
+        self._exits_awaited_until = 0.0
         self._names: exceptions.Resolver | None = None
         self._endpoints: Collection[exceptions.Endpoint] = ()
         self._askers: set[str] = set()
@@ -145,7 +150,7 @@ class Network:
     async def open_slot(self, slot: Slot, exits: frozenset[Exit]) -> None:
         self._require(slot)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_EXITS_S):
+            async with asyncio.timeout_at(self._exits_awaited_until):
                 await self._exits_known.wait()
         slot.exits |= exits
         slot.is_open = True
@@ -161,12 +166,9 @@ class Network:
     async def release_slot(self, slot: Slot) -> None:
         if self._slots.get(slot.index) is not slot:
             return
-        self._askers.discard(str(slot.address))
-        await self._do(self._started.kernel.remove_slot, self.plan, slot.index, slot.exits)
-        slot.is_open, slot.exits = False, frozenset()
-        slot.drop_namespace()
-        if self._slots.pop(slot.index, None) is not None:
-            self._free.append(slot.index)
+        if slot.index not in self._releases:
+            self._releases[slot.index] = asyncio.get_running_loop().create_task(self._release(slot))
+        await asyncio.shield(self._releases[slot.index])
 
     def local_names(self) -> Mapping[str, IPv4Address]:
         """Return the indexes and proxies that only this machine's /etc/hosts knows, which DNS would not find."""
@@ -176,6 +178,17 @@ class Network:
         return {name: address for name, address in found.items() if address is not None}
 
     # The inside
+
+    async def _release(self, slot: Slot) -> None:
+        try:
+            await self.close_slot(slot)
+            # Before the device is deleted: with the sandbox gone, the kernel may be quicker in removing the namespace.
+            slot.drop_namespace()
+            await asyncio.wrap_future(self._remover.submit(delete_device, slot.device))
+            del self._slots[slot.index]
+            self._free.append(slot.index)
+        finally:
+            del self._releases[slot.index]
 
     @property
     def _started(self) -> Machine:
@@ -208,32 +221,36 @@ class Network:
         )
         await self._forwarder.start()
         self._watch = RouteWatch(self._changed.set)
-        self._keeper = asyncio.get_running_loop().create_task(self._keep_current())
-
-    async def _keep_current(self) -> None:
-        """Follow the machine's addresses and routes, and where the names of the exceptions lead."""
         loop = asyncio.get_running_loop()
-        exits_at, before = loop.time(), frozenset[Exit]()
+        self._exits_awaited_until = loop.time() + _FIRST_EXITS_S
+        self._keepers = [loop.create_task(self._follow_routes()), loop.create_task(self._follow_names())]
+
+    async def _follow_routes(self) -> None:
+        """Follow which networks the machine is connected to."""
         while True:
             self._changed.clear()
             try:
                 await self._do(self._started.follow_routes)
-                if loop.time() >= exits_at:
-                    exits_at = loop.time() + _EXITS_EVERY_S
-                    before = await self._follow_names(before)
             except (Error, OSError) as exc:
-                self._tell("network.refresh_failed", error=str(exc))
-            self._exits_known.set()
+                self._tell("network.refresh_failed", what="connected networks", error=str(exc))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._changed.wait()
 
-    async def _follow_names(self, before: frozenset[Exit]) -> frozenset[Exit]:
-        """Let through what the names lead to now and led to in the last round, so that no download is cut."""
+    async def _follow_names(self) -> None:
+        """Follow where the names of the exceptions lead: let through what they lead to now and led to in the last
+        round, so that no download is cut."""
         assert self._names is not None
-        now = await self._names.exits(self._endpoints, fresh=True)
-        await self._do(self._started.replace_exits, now | before)
-        return now
+        before = frozenset[Exit]()
+        while True:
+            now = await self._names.exits(self._endpoints, fresh=True)
+            try:
+                await self._do(self._started.replace_exits, now | before)
+            except (Error, OSError) as exc:
+                self._tell("network.refresh_failed", what="exceptions", error=str(exc))
+            before = now
+            self._exits_known.set()
+            await asyncio.sleep(_EXITS_EVERY_S)
 
     async def _result(self, making: Future[int], index: int) -> int:
         """Return the namespace that is being made; if the caller gives up, it is removed when it is there."""
@@ -248,7 +265,7 @@ class Network:
             return
         os.close(made.result())
         with suppress(OSError, Error):  # in the network's thread, where the callback runs
-            self._started.kernel.remove_slot(self.plan, index, ())
+            self._started.kernel.remove_slot(self.plan, index)
 
     async def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in the network's thread; it is carried through even if the caller gives up."""
@@ -256,14 +273,14 @@ class Network:
         return await asyncio.shield(asyncio.wrap_future(future))
 
     async def _end(self, ending: Callable[[], None]) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, *self._releases.values(), return_exceptions=True)
         if self._watch is not None:
             self._watch.close()
         if self._forwarder is not None:
             await self._forwarder.stop()
-        self._keeper = self._watch = self._forwarder = None
+        self._keepers, self._watch, self._forwarder = [], None, None
         try:
             await self._do(ending)
         finally:
@@ -273,3 +290,4 @@ class Network:
             self._askers.clear()
             self._machine = None
             self._thread.shutdown(wait=False)
+            self._remover.shutdown(wait=False)
