@@ -31,6 +31,7 @@ from types import FrameType
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RUNTIME = REPOSITORY / "runtime"
+GENERATOR = RUNTIME / "cmd" / "precompiled"
 WORK = REPOSITORY / "build" / "runtime"
 RUNSC = REPOSITORY / "src" / "skerry" / "_bin" / "runsc"
 SHAPES = REPOSITORY / "src" / "skerry" / "isolation" / "gvisor" / "shapes.json"
@@ -252,7 +253,7 @@ def sidecar(binary: Path) -> Path:
 def cache_key(go: Go, *, plain: bool) -> str:
     """Return what decides the content of the binary, as one hash."""
     inputs = [RUNTIME / "go.mod", RUNTIME / "go.sum"]
-    inputs += [] if plain else [RUNTIME / "cmd" / "precompiled" / "main.go"]
+    inputs += [] if plain else sorted(set(GENERATOR.glob("*.go")) - set(GENERATOR.glob("*_test.go")))
     content = {str(path.relative_to(RUNTIME)): path.read_text() for path in inputs}
     decides = [RECIPE, plain, BUILD_FLAGS, STRIP, go.version, go.target, content]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

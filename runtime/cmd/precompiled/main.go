@@ -53,12 +53,22 @@ func goferNeeds(name string) bool {
 func main() {
 	module := flag.String("module", "", "folder of the writable copy of gVisor's module")
 	flag.Parse()
+	if err := run(*module); err != nil {
+		fmt.Fprintln(os.Stderr, "precompiled:", err)
+		os.Exit(1)
+	}
+}
+
+func run(module string) error {
+	if err := narrowPlatforms(); err != nil {
+		return err
+	}
 	for _, f := range filters {
-		if err := f.rewrite(*module); err != nil {
-			fmt.Fprintf(os.Stderr, "precompiled: %s: %v\n", f.file, err)
-			os.Exit(1)
+		if err := f.rewrite(module); err != nil {
+			return fmt.Errorf("%s: %w", f.file, err)
 		}
 	}
+	return nil
 }
 
 // rewrite fills the filter's file in the module.

@@ -45,6 +45,22 @@ def test_runsc_is_static(runsc: Path) -> None:
     assert "INTERP" not in segments.stdout
 
 
+def test_the_generated_programs_do_not_depend_on_who_generates_them(tmp_path: Path) -> None:
+    generator = tmp_path / "precompiled"
+    assert build_runtime("--program", "precompiled", "--output", generator).returncode == 0
+    query = ["go", "list", "-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor"]
+    module = subprocess.run(query, cwd=REPOSITORY / "runtime", capture_output=True, text=True, check=True)
+    files = [Path("runsc") / part / "filter" / "filter_precompiled.go" for part in ("boot", "fsgofer")]
+    made = []
+    for copy in (tmp_path / "one", tmp_path / "two"):
+        for file in files:
+            (copy / file.parent).mkdir(parents=True)
+            (copy / file).write_bytes((Path(module.stdout.strip()) / file).read_bytes())
+        subprocess.run([generator, "-module", copy], check=True, capture_output=True)
+        made.append([(copy / file).read_bytes() for file in files])
+    assert made[0] == made[1]
+
+
 def test_a_second_build_says_in_one_line_that_there_is_nothing_to_do(runsc: Path) -> None:
     before = runsc.stat()
     answer = build_runtime()
