@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
-from skerry.model.ids import AppId, ImageId, NodeId, ProcessId, SandboxId
-from skerry.model.sandboxes import EndedRow, FileEntry, ImageView, ProcessView, SandboxFilter, SandboxView, Stage
-from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition, SandboxSpec
+from skerry.model.ids import AppId, ImageId, ProcessId, SandboxId
+from skerry.model.nodes import Launch as Launch
+from skerry.model.nodes import NodeView as NodeView
+from skerry.model.nodes import RootImage as RootImage
+from skerry.model.nodes import SandboxEnded as SandboxEnded
+from skerry.model.nodes import Started as Started
+from skerry.model.sandboxes import EndedRow, FileEntry, ImageView, ProcessView, SandboxFilter, SandboxView
+from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition
 
 
 class Clock(Protocol):
@@ -23,55 +28,6 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
     async def sleep(self, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeView:
-    """What placement knows of a node. CPU in cores, memory in MiB; `reserved` is the sum of requests."""
-
-    id: NodeId
-    cpus: float
-    memory_mib: int
-    reserved_cpus: float
-    reserved_memory_mib: int
-    sandboxes: int
-    sandboxes_max: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RootImage:
-    """An image as a node starts it: the EROFS file, and how processes start in it."""
-
-    file: Path
-    config: ImageConfig = field(default_factory=ImageConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """A sandbox to start on a node. `build_disk` puts the writable layer on disk and keeps it for the builder."""
-
-    sandbox: SandboxId
-    spec: SandboxSpec
-    image: RootImage
-    entrypoint: ProcessId | None = None
-    build_disk_mib: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Started:
-    """A sandbox that runs. `started_at` in Unix seconds."""
-
-    started_at: float
-    stages: tuple[Stage, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SandboxEnded:
-    """A node says that a sandbox has ended and that nothing of it is left."""
-
-    sandbox: SandboxId
-    exit: SandboxExit
-    at: float
 
 
 class Output(Protocol):
