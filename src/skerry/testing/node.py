@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -141,7 +142,7 @@ class FakeNode:
         at = self._told
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda at=at: len(self._ends) > at)
+                await self._changed.wait_for(partial(self._has_end, at))
             ended = self._ends[at]
             at += 1
             self._told = max(self._told, at)
@@ -161,6 +162,9 @@ class FakeNode:
         del self._sandboxes[sandbox]
 
     # Inside
+
+    def _has_end(self, index: int) -> bool:
+        return len(self._ends) > index
 
     def _find(self, sandbox: SandboxId) -> FakeSandbox:
         box = self._sandboxes.get(sandbox)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 BOUND: Final = 64 << 20
@@ -45,7 +46,7 @@ class MemoryOutput:
         try:
             while True:
                 async with self._changed:
-                    await self._changed.wait_for(lambda at=at: self.end > at or self.ended)
+                    await self._changed.wait_for(partial(self._has_more, at))
                 if self.end <= at:
                     return
                 start, data = self._chunk_at(max(at, self.base))
@@ -56,6 +57,9 @@ class MemoryOutput:
                     self._changed.notify_all()
         finally:
             del self._readers[reader]
+
+    def _has_more(self, at: int) -> bool:
+        return self.end > at or self.ended
 
     def _has_room(self) -> bool:
         unread = self.end - min(self._readers.values(), default=self.end)

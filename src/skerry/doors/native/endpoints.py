@@ -1,0 +1,217 @@
+"""The HTTP half, an endpoint a line: each parses, calls the engine and renders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Sequence
+from importlib.metadata import version
+from typing import Final, TypeVar
+
+from skerry.doors.native import payloads, rendering
+from skerry.doors.native.builds import resolve_image
+from skerry.doors.native.calls import Call, Endpoint
+from skerry.model.ids import AppId, ImageId, SandboxId
+from skerry.model.sandboxes import SandboxFilter
+from skerry.wire.native import PROTOCOL
+
+T = TypeVar("T")
+
+VERSION: Final = version("skerry")
+
+
+def health_at(started_at: float) -> Endpoint:
+    """Return the endpoint that tells who answers, and since when."""
+
+    async def health(_call: Call) -> payloads.HealthAnswer:
+        return payloads.HealthAnswer(version=VERSION, protocol=PROTOCOL, pid=os.getpid(), started_at=started_at)
+
+    return Endpoint(
+        method="GET", path="/v1/health", summary="Who answers here", handle=health, answer=payloads.HealthAnswer
+    )
+
+
+async def find_app(call: Call) -> payloads.AppAnswer:
+    body: payloads.AppBody = call.body
+    app = await call.engine.apps.find(body.name, create=body.create)
+    return payloads.AppAnswer(id=app, name=body.name)
+
+
+async def put_trust(call: Call) -> payloads.TrustAnswer:
+    digest = call.path["sha256"]
+    call.engine.trust.put(digest, call.raw)
+    return payloads.TrustAnswer(sha256=digest)
+
+
+async def get_image(call: Call) -> payloads.ImageAnswer:
+    return rendering.image(call.engine.images.get(ImageId(call.path["image"])))
+
+
+async def create_sandbox(call: Call) -> payloads.SandboxAnswer:
+    defaults = call.engine.sandboxes.default_resources()
+    spec = rendering.sandbox_spec(call.body, defaults, call.engine.trust)
+    return rendering.sandbox(await call.engine.sandboxes.create(spec, idempotency_key=call.idempotency_key))
+
+
+async def list_sandboxes(call: Call) -> payloads.SandboxesAnswer:
+    query: payloads.SandboxesQuery = call.query
+    which = SandboxFilter(
+        app=None if query.app is None else AppId(query.app),
+        include_ended=query.include_ended,
+        before=query.before,
+        limit=query.limit,
+    )
+    return payloads.SandboxesAnswer(
+        sandboxes=tuple(rendering.sandbox(view) for view in call.engine.sandboxes.list(which))
+    )
+
+
+async def get_sandbox(call: Call) -> payloads.SandboxAnswer:
+    return rendering.sandbox(call.engine.sandboxes.get(_sandbox(call)))
+
+
+async def wait_sandbox(call: Call) -> payloads.SandboxAnswer:
+    sandboxes = call.engine.sandboxes
+    view = await _within(call.query.timeout, sandboxes.wait(_sandbox(call)))
+    return rendering.sandbox(view or sandboxes.get(_sandbox(call)))
+
+
+async def terminate_sandbox(call: Call) -> payloads.SandboxAnswer:
+    return rendering.sandbox(await call.engine.sandboxes.terminate(_sandbox(call)))
+
+
+async def list_processes(call: Call) -> payloads.ProcessesAnswer:
+    views = call.engine.processes.list(_sandbox(call))
+    return payloads.ProcessesAnswer(processes=tuple(rendering.process(view) for view in views))
+
+
+async def get_process(call: Call) -> payloads.ProcessAnswer:
+    return rendering.process(call.engine.processes.get(_sandbox(call), call.path["process"]).view)
+
+
+async def wait_process(call: Call) -> payloads.ProcessAnswer:
+    processes = call.engine.processes
+    where = _sandbox(call), call.path["process"]
+    view = await _within(call.query.timeout, processes.wait(*where))
+    return rendering.process(view or processes.get(*where).view)
+
+
+async def signal_process(call: Call) -> payloads.Nothing:
+    await call.engine.processes.signal(_sandbox(call), call.path["process"], call.body.signal)
+    return payloads.Nothing()
+
+
+def _sandbox(call: Call) -> SandboxId:
+    return SandboxId(call.path["sandbox"])
+
+
+async def _within(seconds: float, waiting: Awaitable[T]) -> T | None:
+    """Return what comes within the time, or None."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await waiting
+    except TimeoutError:
+        return None
+
+
+ENDPOINTS: Final[Sequence[Endpoint]] = (
+    Endpoint(
+        method="POST",
+        path="/v1/apps",
+        summary="Find an app by its name, or create it",
+        handle=find_app,
+        body=payloads.AppBody,
+        answer=payloads.AppAnswer,
+    ),
+    Endpoint(
+        method="PUT",
+        path="/v1/trust/{sha256}",
+        summary="Send the CA bundle that later calls name by its digest",
+        handle=put_trust,
+        raw_media="application/x-pem-file",
+        answer=payloads.TrustAnswer,
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/images",
+        summary="Return the image of a definition, built now if there is none; the build's events come as lines",
+        handle=resolve_image,
+        body=payloads.ImageBody,
+        lines=payloads.BuildLine,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/images/{image}",
+        summary="What is known of an image",
+        handle=get_image,
+        answer=payloads.ImageAnswer,
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/sandboxes",
+        summary="Create a sandbox and answer once it runs",
+        handle=create_sandbox,
+        body=payloads.SandboxBody,
+        answer=payloads.SandboxAnswer,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/sandboxes",
+        summary="List sandboxes, newest first, created strictly before `before`",
+        handle=list_sandboxes,
+        query=payloads.SandboxesQuery,
+        answer=payloads.SandboxesAnswer,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/sandboxes/{sandbox}",
+        summary="What is known of a sandbox",
+        handle=get_sandbox,
+        answer=payloads.SandboxAnswer,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/sandboxes/{sandbox}/wait",
+        summary="Answer when the sandbox has ended, or after `timeout` seconds",
+        handle=wait_sandbox,
+        query=payloads.WaitQuery,
+        answer=payloads.SandboxAnswer,
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/sandboxes/{sandbox}/terminate",
+        summary="End a sandbox; one that has ended keeps its first exit",
+        handle=terminate_sandbox,
+        answer=payloads.SandboxAnswer,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/sandboxes/{sandbox}/processes",
+        summary="List the processes of a sandbox, in the order of their start",
+        handle=list_processes,
+        answer=payloads.ProcessesAnswer,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/sandboxes/{sandbox}/processes/{process}",
+        summary="What is known of a process; `entrypoint` names the first one",
+        handle=get_process,
+        answer=payloads.ProcessAnswer,
+    ),
+    Endpoint(
+        method="GET",
+        path="/v1/sandboxes/{sandbox}/processes/{process}/wait",
+        summary="Answer when the process has ended, or after `timeout` seconds",
+        handle=wait_process,
+        query=payloads.WaitQuery,
+        answer=payloads.ProcessAnswer,
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/sandboxes/{sandbox}/processes/{process}/signal",
+        summary="Send a signal to the process group; a process that has ended is left alone",
+        handle=signal_process,
+        body=payloads.SignalBody,
+        answer=payloads.Nothing,
+    ),
+)

@@ -1,0 +1,100 @@
+"""The door on a unix socket, served by uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from skerry.doors.native.app import Asgi
+from skerry.doors.native.callers import PEER, Peer
+from skerry.wire.frames import MAX_DATA
+
+_UCRED: Final = struct.Struct("iII")
+# The kernel's default holds less than one frame of 256 KiB, so that each would be written in two turns of the loop.
+_SEND_BUFFER: Final = 1 << 20
+# A message that is too long for any frame still gets in, so that the rule it breaks can be named.
+_MESSAGE_MAX: Final = 2 * MAX_DATA
+_GRACE_S: Final = 3
+
+
+class _LocalProtocol(HttpToolsProtocol):
+    """uvicorn's connection, which also tells the door who is at the other end."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family == socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            self.app_state = {**self.app_state, PEER: peer_of(sock)}
+        super().connection_made(transport)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling: the composition decides when to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class Listener:
+    """A door that listens. `clients` is the number of connections that are open."""
+
+    def __init__(self, server: uvicorn.Server) -> None:
+        self._server = server
+
+    @property
+    def clients(self) -> int:
+        return len(self._server.server_state.connections)
+
+    @property
+    def requests(self) -> int:
+        """How many requests have come so far."""
+        return self._server.server_state.total_requests
+
+
+@contextlib.asynccontextmanager
+async def listening(door: Asgi, sock: socket.socket) -> AsyncIterator[Listener]:
+    """Serve `door` on a bound socket while the block lasts; at its end open calls get three seconds."""
+    config = uvicorn.Config(
+        cast(Any, door),
+        http=_LocalProtocol,
+        ws="websockets-sansio",
+        ws_max_size=_MESSAGE_MAX,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,  # the kernel tells when a local client goes away
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = _Server(config)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve(sockets=[sock]))
+        await server.ready.wait()
+        try:
+            yield Listener(server)
+        finally:
+            server.should_exit = True
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """Return who connected, as the kernel knows it."""
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Peer(pid=pid, uid=uid, gid=gid)

@@ -1,0 +1,205 @@
+"""The operations that can be opened: each says STARTED, what it has to say, and a last word."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final
+
+from skerry.doors.native.streams import Stream
+from skerry.doors.native.windows import Inbox, SendWindow
+from skerry.engine.engine import Engine
+from skerry.engine.interfaces import ProcessHandle
+from skerry.model.errors import ConflictError
+from skerry.model.events import escaped
+from skerry.model.ids import SandboxId
+from skerry.model.sandboxes import FileEntry
+from skerry.model.specs import ExecSpec
+from skerry.wire import native
+from skerry.wire.frames import STDERR, STDOUT, FrameType
+
+_LIST_BYTES: Final = 32 << 10  # of entries in one RESULT, so that with one more it stays below the frame's 64 KiB
+
+
+def channels(opened: native.OpenExec | native.OpenProcess) -> dict[int, SendWindow]:
+    """Return the channels to the client that a process stream has."""
+    offsets = (0, 0)
+    wanted = [STDOUT, STDERR]
+    if isinstance(opened, native.OpenProcess):
+        offsets = opened.offsets
+    else:
+        kinds = {STDOUT: opened.stdout, STDERR: opened.stderr}
+        wanted = [channel for channel in wanted if kinds[channel] == "pipe"]
+    return {channel: SendWindow(offset=offsets[channel - 1], limit=opened.limits[channel - 1]) for channel in wanted}
+
+
+async def run(opened: native.Open, stream: Stream, engine: Engine) -> None:
+    """Do what was asked for, up to the last word; raises what the client is to be told as ERROR."""
+    sandbox = SandboxId(opened.sandbox)
+    if isinstance(opened, native.OpenExec):
+        handle = await engine.processes.exec(sandbox, opened.process, _exec_spec(opened))
+        await _follow(handle, stream, stdin=opened.stdin == "pipe")
+    elif isinstance(opened, native.OpenProcess):
+        handle = engine.processes.get(sandbox, opened.process)
+        await _follow(handle, stream, stdin=opened.stdin)
+    elif isinstance(opened, native.OpenRead):
+        await _read(opened, stream, engine)
+    elif isinstance(opened, native.OpenWrite):
+        await _write(opened, stream, engine)
+    elif isinstance(opened, native.OpenList):
+        await _list(opened, stream, engine)
+    elif isinstance(opened, native.OpenStat):
+        await stream.say(FrameType.RESULT, _entry(await engine.files.stat(sandbox, opened.path)))
+    elif isinstance(opened, native.OpenMkdir):
+        await engine.files.make_directory(sandbox, opened.path, parents=opened.parents)
+        await stream.say(FrameType.RESULT, native.Done())
+    else:
+        await engine.files.remove(sandbox, opened.path, recursive=opened.recursive)
+        await stream.say(FrameType.RESULT, native.Done())
+
+
+# Processes
+
+
+async def _follow(handle: ProcessHandle, stream: Stream, *, stdin: bool) -> None:
+    """Carry a process's streams until its exit and the end of its channels are told."""
+    taken = handle.stdin_acknowledged
+    if stdin:
+        stream.inbox = Inbox(offset=taken)
+    limit = stream.inbox.limit if stream.inbox else 0
+    started = native.ProcessStarted(process=handle.view.id, stdin=taken, stdin_limit=limit)
+    await stream.say(FrameType.STARTED, started)
+    async with asyncio.TaskGroup() as tasks:
+        listeners = [tasks.create_task(_pass_signals(handle, stream))]
+        if stdin:
+            listeners.append(tasks.create_task(_feed(handle, stream)))
+        says: list[Coroutine[Any, Any, None]] = [_pump(handle, stream, channel) for channel in stream.outputs]
+        async with asyncio.TaskGroup() as sayers:
+            for say in (*says, _tell_exit(handle, stream)):
+                sayers.create_task(say)
+        for listener in listeners:
+            listener.cancel()
+
+
+async def _pump(handle: ProcessHandle, stream: Stream, channel: int) -> None:
+    """Carry one output channel to its END. Nothing is read before there is credit: a handle alone is no reader."""
+    window = stream.outputs[channel]
+    output = handle.output(channel)
+    if output.end > window.sent or not output.ended:
+        await window.wait()
+    async for offset, content in output.follow(window.sent):
+        if offset > window.sent:
+            window.jump(offset)
+        await stream.send(channel, content)
+    if output.end > window.sent:
+        window.jump(output.end)
+    await stream.send_end(channel)
+
+
+async def _tell_exit(handle: ProcessHandle, stream: Stream) -> None:
+    end = await handle.wait()
+    told = native.Exit(code=end.code, signal=end.signal, reason=end.reason.value, evidence=escaped(end.evidence))
+    await stream.say(FrameType.EXIT, told)
+
+
+async def _feed(handle: ProcessHandle, stream: Stream) -> None:
+    """Carry stdin to the process; what it cannot take any more is acknowledged and dropped."""
+    inbox = stream.inbox
+    assert inbox is not None
+    closed = False
+    while (chunk := await inbox.take()) is not None:
+        taken = inbox.taken
+        if not closed:
+            try:
+                taken = await handle.write_stdin(inbox.taken - len(chunk), memoryview(chunk))
+            except ConflictError:
+                closed = True
+        await stream.acknowledge(min(taken, inbox.taken))
+    if not closed:
+        await handle.end_stdin()
+
+
+async def _pass_signals(handle: ProcessHandle, stream: Stream) -> None:
+    while True:
+        for number in await stream.next_signals():
+            await handle.signal(number)
+
+
+def _exec_spec(opened: native.OpenExec) -> ExecSpec:
+    return ExecSpec(
+        argv=opened.argv,
+        env=opened.env,
+        workdir=opened.workdir,
+        user=opened.user,
+        timeout_s=opened.timeout_s,
+        stdin=opened.stdin,
+        stdout=opened.stdout,
+        stderr=opened.stderr,
+        no_new_privileges=opened.no_new_privileges,
+    )
+
+
+# Files
+
+
+async def _read(opened: native.OpenRead, stream: Stream, engine: Engine) -> None:
+    reading = await engine.files.read(
+        SandboxId(opened.sandbox), opened.path, offset=opened.offset, length=opened.length
+    )
+    try:
+        await stream.say(FrameType.STARTED, native.ReadStarted(size=reading.size))
+        async for content in reading.chunks():
+            await stream.send(STDOUT, content)
+    finally:
+        await reading.close()
+    await stream.send_end(STDOUT)
+    await stream.say(FrameType.RESULT, native.Done())
+
+
+async def _write(opened: native.OpenWrite, stream: Stream, engine: Engine) -> None:
+    size = await engine.files.write(
+        SandboxId(opened.sandbox),
+        opened.path,
+        _incoming(stream),
+        mode=opened.mode,
+        parents=opened.parents,
+        append=opened.append,
+    )
+    await stream.say(FrameType.RESULT, native.Written(size=size))
+
+
+async def _incoming(stream: Stream) -> AsyncIterator[bytes | memoryview]:
+    """Yield what the client sends. The first time that it is asked for, the file is open: STARTED."""
+    inbox = stream.inbox = Inbox()
+    await stream.say(FrameType.STARTED, native.WriteStarted(stdin_limit=inbox.limit))
+    while (chunk := await inbox.take()) is not None:
+        yield memoryview(chunk)
+        await stream.acknowledge(inbox.taken)
+
+
+async def _list(opened: native.OpenList, stream: Stream, engine: Engine) -> None:
+    """Tell a directory in as many RESULTs as it takes; the last has `more` false."""
+    batch: list[native.Entry] = []
+    size = 0
+    async for found in await engine.files.list(SandboxId(opened.sandbox), opened.path):
+        entry = _entry(found)
+        batch.append(entry)
+        size += len(native.encode(entry))
+        if size >= _LIST_BYTES:
+            await stream.say_in_turn(FrameType.RESULT, native.Listed(entries=tuple(batch), more=True))
+            batch, size = [], 0
+    await stream.say_in_turn(FrameType.RESULT, native.Listed(entries=tuple(batch), more=False))
+
+
+def _entry(entry: FileEntry) -> native.Entry:
+    return native.Entry(
+        name=native.encode_name(entry.name),
+        path=native.encode_name(entry.path),
+        type=entry.type,
+        size=entry.size,
+        mode=entry.mode,
+        owner=entry.owner,
+        group=entry.group,
+        modified=entry.modified,
+        target=None if entry.target is None else native.encode_name(entry.target),
+    )

@@ -1,0 +1,191 @@
+"""The bodies and answers of the HTTP half. `proto/native/openapi.json` is generated from these types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from skerry.model import limits
+from skerry.model.exits import ProcessExit, SandboxExit
+from skerry.model.sandboxes import SandboxState, Stage
+from skerry.model.specs import ImageDefinition, Isolation, NetworkPolicy, Resources
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client sends. A field that is not known is refused by name, never ignored."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server answers."""
+
+
+class HealthAnswer(Answer, frozen=True, kw_only=True):
+    version: str
+    protocol: int
+    pid: int
+    started_at: float
+
+
+class AppBody(Body, frozen=True, kw_only=True):
+    name: str
+    create: bool = False
+
+
+class AppAnswer(Answer, frozen=True, kw_only=True):
+    id: str
+    name: str
+
+
+class TrustAnswer(Answer, frozen=True, kw_only=True):
+    sha256: str
+
+
+class HostAccessBody(Body, frozen=True, kw_only=True):
+    """What the caller's machine uses to reach package indexes; the bytes of the bundle come by `PUT /v1/trust`."""
+
+    env: dict[str, str] = {}
+    ca_bundle_sha256: str | None = None
+
+
+class ImageBody(Body, frozen=True, kw_only=True):
+    definition: ImageDefinition
+    host_access: HostAccessBody = HostAccessBody()
+    force_build: bool = False
+
+
+class ImageAnswer(Answer, frozen=True, kw_only=True):
+    id: str
+    definition_key: str
+    size: int
+    created_at: float
+    env: dict[str, str]
+    workdir: str
+    user: str
+    command: tuple[str, ...]
+
+
+class StepLine(Answer, frozen=True, kw_only=True, tag_field="event", tag="step"):
+    index: int
+    count: int
+    title: str
+
+
+class LogLine(Answer, frozen=True, kw_only=True, tag_field="event", tag="log"):
+    text: str
+
+
+class ImageLine(Answer, frozen=True, kw_only=True, tag_field="event", tag="image"):
+    image: ImageAnswer
+
+
+class ErrorBody(Answer, frozen=True, kw_only=True):
+    code: str
+    kind: str
+    message: str
+    details: dict[str, Any]
+
+
+class ErrorLine(Answer, frozen=True, kw_only=True, tag_field="event", tag="error"):
+    error: ErrorBody
+
+
+class ErrorAnswer(Answer, frozen=True, kw_only=True):
+    error: ErrorBody
+
+
+BuildLine = StepLine | LogLine | ImageLine | ErrorLine
+
+
+class ResourcesBody(Body, frozen=True, kw_only=True):
+    """What is not given is the default of this machine; a request above the default limit raises the limit with it."""
+
+    cpu: float | None = None
+    cpu_limit: float | None = None
+    memory_mib: int | None = None
+    memory_limit_mib: int | None = None
+    disk_mib: int | None = None
+    tmp_mib: int | None = None
+    shm_mib: int | None = None
+    processes: int | None = None
+
+
+class SandboxBody(Body, frozen=True, kw_only=True):
+    image: str
+    entrypoint: tuple[str, ...] = ()
+    app: str | None = None
+    env: dict[str, str] = {}
+    workdir: str | None = None
+    user: str = "root"
+    lifetime_s: float = limits.LIFETIME_DEFAULT_S
+    resources: ResourcesBody = ResourcesBody()
+    network: NetworkPolicy = NetworkPolicy.OPEN
+    isolation: Isolation = Isolation.GVISOR
+    host_access: HostAccessBody = HostAccessBody()
+
+
+class SpecAnswer(Answer, frozen=True, kw_only=True):
+    """The spec of a sandbox; what came from the caller's machine is never told."""
+
+    image: str
+    entrypoint: tuple[str, ...]
+    app: str | None
+    env: dict[str, str]
+    workdir: str | None
+    user: str
+    lifetime_s: float
+    resources: Resources
+    network: NetworkPolicy
+    isolation: Isolation
+
+
+class SandboxAnswer(Answer, frozen=True, kw_only=True):
+    id: str
+    spec: SpecAnswer
+    state: SandboxState
+    node: str
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    exit: SandboxExit | None
+    entrypoint: str | None
+    stages: tuple[Stage, ...]
+
+
+class SandboxesAnswer(Answer, frozen=True, kw_only=True):
+    sandboxes: tuple[SandboxAnswer, ...]
+
+
+class SandboxesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    app: str | None = None
+    include_ended: bool = False
+    before: float | None = None
+    limit: int = 100
+
+
+WAIT_MAX_S = 60.0
+
+
+class WaitQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    timeout: Annotated[float, Meta(ge=0, le=WAIT_MAX_S)] = WAIT_MAX_S
+
+
+class ProcessAnswer(Answer, frozen=True, kw_only=True):
+    id: str
+    sandbox: str
+    argv: tuple[str, ...]
+    started_at: float
+    exit: ProcessExit | None
+
+
+class ProcessesAnswer(Answer, frozen=True, kw_only=True):
+    processes: tuple[ProcessAnswer, ...]
+
+
+class SignalBody(Body, frozen=True, kw_only=True):
+    signal: int
+
+
+class Nothing(Answer, frozen=True, kw_only=True):
+    """`{}`"""

@@ -1,0 +1,92 @@
+"""From the model to answers, and from bodies to the model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, replace
+
+from skerry.doors.native import payloads
+from skerry.engine.trust import Trust
+from skerry.model.events import escaped
+from skerry.model.ids import AppId, ImageId
+from skerry.model.sandboxes import ImageView, ProcessView, SandboxView
+from skerry.model.specs import HostAccess, Resources, SandboxSpec
+
+
+def host_access(body: payloads.HostAccessBody, trust: Trust) -> HostAccess:
+    """Return the access with its bundle; a digest whose bytes never came is a ConflictError that asks for them."""
+    digest = body.ca_bundle_sha256
+    return HostAccess(env=body.env, ca_bundle=b"" if digest is None else trust.get(digest))
+
+
+def resources(body: payloads.ResourcesBody, defaults: Resources) -> Resources:
+    """Return the defaults with what was asked for; a request alone raises a default limit that lies below it."""
+    given = {
+        name: value for name in (one.name for one in fields(Resources)) if (value := getattr(body, name)) is not None
+    }
+    asked = replace(defaults, **given)
+    return replace(
+        asked,
+        cpu_limit=asked.cpu_limit if body.cpu_limit is not None else max(asked.cpu_limit, asked.cpu),
+        memory_limit_mib=asked.memory_limit_mib
+        if body.memory_limit_mib is not None
+        else max(asked.memory_limit_mib, asked.memory_mib),
+        cpu=asked.cpu if body.cpu is not None else min(asked.cpu, asked.cpu_limit),
+        memory_mib=asked.memory_mib if body.memory_mib is not None else min(asked.memory_mib, asked.memory_limit_mib),
+    )
+
+
+def sandbox_spec(body: payloads.SandboxBody, defaults: Resources, trust: Trust) -> SandboxSpec:
+    return SandboxSpec(
+        image=ImageId(body.image),
+        entrypoint=body.entrypoint,
+        app=None if body.app is None else AppId(body.app),
+        env=body.env,
+        workdir=body.workdir,
+        user=body.user,
+        lifetime_s=body.lifetime_s,
+        resources=resources(body.resources, defaults),
+        network=body.network,
+        isolation=body.isolation,
+        host_access=host_access(body.host_access, trust),
+    )
+
+
+def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
+    spec = view.spec
+    return payloads.SandboxAnswer(
+        id=view.id,
+        spec=payloads.SpecAnswer(
+            image=spec.image,
+            entrypoint=spec.entrypoint,
+            app=spec.app,
+            env=dict(spec.env),
+            workdir=spec.workdir,
+            user=spec.user,
+            lifetime_s=spec.lifetime_s,
+            resources=spec.resources,
+            network=spec.network,
+            isolation=spec.isolation,
+        ),
+        state=view.state,
+        node=view.node,
+        created_at=view.created_at,
+        started_at=view.started_at,
+        ended_at=view.ended_at,
+        exit=None if view.exit is None else replace(view.exit, evidence=escaped(view.exit.evidence)),
+        entrypoint=view.entrypoint,
+        stages=view.stages,
+    )
+
+
+def process(view: ProcessView) -> payloads.ProcessAnswer:
+    return payloads.ProcessAnswer(
+        id=view.id,
+        sandbox=view.sandbox,
+        argv=view.argv,
+        started_at=view.started_at,
+        exit=None if view.exit is None else replace(view.exit, evidence=escaped(view.exit.evidence)),
+    )
+
+
+def image(view: ImageView) -> payloads.ImageAnswer:
+    return payloads.ImageAnswer(**{**asdict(view), "env": dict(view.env)})

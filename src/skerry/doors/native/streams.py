@@ -1,0 +1,95 @@
+"""A stream of a connection: what the client may say to an operation while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from skerry.doors.native.outbox import Outbox
+from skerry.doors.native.windows import Inbox, SendWindow
+from skerry.wire.frames import SENT_DATA, FrameType, ProtocolViolation, encode_credit
+from skerry.wire.native import Payload
+
+
+class Stream:
+    """One OPEN: its channels, and the way back to the client. The connection feeds it, its operation reads it.
+
+    `outputs` and `inbox` are the channels that the operation has; `inbox` is made when the operation says from where
+    it takes bytes, so DATA before that is beyond credit. `signals` is a set: a signal that waits already is one signal.
+    """
+
+    def __init__(self, number: int, outbox: Outbox, *, takes_input: bool = False, is_process: bool = False) -> None:
+        self.number = number
+        self.outputs: dict[int, SendWindow] = {}
+        self.inbox: Inbox | None = None
+        self._outbox = outbox
+        self._takes_input = takes_input
+        self._is_process = is_process
+        self._signals: set[int] = set()
+        self._signalled = asyncio.Event()
+
+    # From the client
+
+    def data(self, offset: int, content: memoryview) -> None:
+        self._input("DATA").put(offset, content)
+
+    def end(self, offset: int) -> None:
+        self._input("END").finish(offset)
+
+    def credit(self, channel: int, acknowledged: int, limit: int) -> None:
+        window = self.outputs.get(channel)
+        if window is None:
+            raise ProtocolViolation("unexpected_frame", f"CREDIT for channel {channel}, which this stream lacks")
+        window.grant(acknowledged, limit)
+
+    def signal(self, number: int) -> None:
+        self.expect_process("SIGNAL")
+        self._signals.add(number)
+        self._signalled.set()
+
+    def expect_process(self, frame: str) -> None:
+        """Raise ProtocolViolation if this is a file operation, which has no `frame`."""
+        if not self._is_process:
+            raise ProtocolViolation("unexpected_frame", f"{frame} for a file operation")
+
+    # For the operation
+
+    async def next_signals(self) -> list[int]:
+        """Return the signals that came, once there are some."""
+        await self._signalled.wait()
+        self._signalled.clear()
+        numbers, self._signals = sorted(self._signals), set()
+        return numbers
+
+    async def say(self, kind: FrameType, payload: Payload) -> None:
+        """Send a control frame."""
+        await self._outbox.control(kind, self.number, payload)
+
+    async def say_in_turn(self, kind: FrameType, payload: Payload) -> None:
+        """Send a control frame behind the DATA that waits."""
+        await self._outbox.in_turn(kind, self.number, payload)
+
+    async def send(self, channel: int, content: bytes | memoryview) -> None:
+        """Send bytes of a channel in frames, as far as credit lets it, then wait for more."""
+        window = self.outputs[channel]
+        view = memoryview(content)
+        while view:
+            size = min(len(view), SENT_DATA, window.room or await window.wait())
+            await self._outbox.data(self.number, channel, window.sent, view[:size])
+            window.sent += size
+            view = view[size:]
+
+    async def send_end(self, channel: int) -> None:
+        await self._outbox.end(self.number, channel, self.outputs[channel].sent)
+
+    async def acknowledge(self, acknowledged: int) -> None:
+        """Tell the client how much of its bytes arrived, where that is worth a frame."""
+        inbox = self.inbox
+        if inbox is not None and inbox.extend(acknowledged):
+            await self._outbox.frame(encode_credit(self.number, 0, acknowledged, inbox.limit))
+
+    def _input(self, frame: str) -> Inbox:
+        if not self._takes_input:
+            raise ProtocolViolation("unexpected_frame", f"{frame} for channel 0, which this stream lacks")
+        if self.inbox is None:
+            raise ProtocolViolation("over_credit", f"{frame} before STARTED told the first limit")
+        return self.inbox
