@@ -1,7 +1,7 @@
 """How fast the node takes in what an agent sends, without a sandbox: frames through a pipe into an output log.
 
-A child process plays the agent: it keeps to the protocol and to its credit, and writes as fast as the pipe takes it. The
-figures are for the whole of link, credit and log, in one process beside the child. Prints JSON.
+A child process plays the agent: it keeps to the protocol and to its credit, and writes as fast as the pipe takes it.
+The figures are for the whole of link, credit and log, in one process beside the child. Prints JSON.
 
     python benchmarks/wire_throughput.py [--mib 1024] [--folder /dev/shm] [--follow]
 """
@@ -84,9 +84,9 @@ def _exactly(size: int) -> bytes:
     return parts
 
 
-def _send(kind: int, stream: int, payload: bytes, flags: int = 0, content: memoryview = memoryview(b"")) -> None:
+def _send(kind: int, stream: int, payload: bytes, flags: int = 0, content: bytes | memoryview = b"") -> None:
     head = HEADER.pack(len(payload) + len(content), stream, kind, flags, 0) + payload
-    parts = [memoryview(head), content]
+    parts = [memoryview(head), memoryview(content)]
     while parts:
         written = os.writev(1, parts)
         while parts and written >= len(parts[0]):

@@ -75,25 +75,15 @@ class ProcessOutput:
         each = self._logs[channel]
         if each.pending or each.end + window > CHANNEL_BYTES:
             return self._refuse()
-        process_left = self._limit - self.kept - self._outstanding(other_than=channel)
-        sandbox_left = self._quota.left()
-        verdict = decide(
-            Ask(
-                window=window,
-                node_left=self._quota.node_left(window),
-                process_left=process_left,
-                process_droppable=self.droppable() if process_left < window else 0,
-                sandbox_left=sandbox_left,
-                sandbox_droppable=self._quota.droppable() if sandbox_left < window else 0,
-                batch=self._limit // BATCHES,
-            )
-        )
-        self.drop(verdict.drop_process)
-        self._quota.drop(verdict.drop_sandbox)
-        if not verdict.room:
+        node_left, sandbox_left = self._quota.node_left(window), self._quota.left()
+        process_left = self._limit - self._counted - self._outstanding(other_than=channel)
+        room = window
+        if min(node_left, sandbox_left, process_left) < window:
+            room = self._make_room(window, node_left, sandbox_left, process_left)
+        if not room:
             return self._refuse()
-        self._granted[channel] = each.end + verdict.room
-        return verdict.room
+        self._granted[channel] = each.end + room
+        return room
 
     def on_room(self, wake: Callable[[int], None]) -> None:
         self._wake = wake
@@ -136,6 +126,23 @@ class ProcessOutput:
             each.remove()
         self._settle()
         self._quota.remove(self)
+
+    def _make_room(self, window: int, node_left: int, sandbox_left: int, process_left: int) -> int:
+        """Return how much may be sent near a bound, after dropping for it what has to go."""
+        verdict = decide(
+            Ask(
+                window=window,
+                node_left=node_left,
+                process_left=process_left,
+                process_droppable=self.droppable(),
+                sandbox_left=sandbox_left,
+                sandbox_droppable=self._quota.droppable() if sandbox_left < window else 0,
+                batch=self._limit // BATCHES,
+            )
+        )
+        self.drop(verdict.drop_process)
+        self._quota.drop(verdict.drop_sandbox)
+        return verdict.room
 
     def _settle(self) -> None:
         """Count what has changed."""
