@@ -10,6 +10,7 @@ the end, after a failure and after Ctrl-C too.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -34,10 +35,11 @@ SUITE = "bookworm"
 CHECKOUT = "/srv/skerry"
 PATH = "/usr/local/go/bin:/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MUSL = "/usr/local/rust/lib/rustlib/x86_64-unknown-linux-musl"
+PR_SET_PDEATHSIG = 1
 
 TEST = "bash .ci/run"
 QUICK = "python3 tools/bootstrap.py && .venv/bin/python -m pytest tests/unit"
-WITH_MAKE = "command -v make >/dev/null || { apt-get -qq update && apt-get -qq --yes install make >/dev/null 2>&1; } && "
+WITH_MAKE = "command -v make >/dev/null || (apt-get -qq update; apt-get -qq install make) >/dev/null 2>&1\n"
 
 # Settings of package tools, by the start of their names; and the files that hold more of them.
 CARRIED_VARIABLES = (
@@ -204,6 +206,11 @@ def ended(child: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         child.wait()
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill the calling child when this script dies, even by SIGKILL (prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def enter(place: Path, plan: dict[str, object], cgroups: list[Path]) -> int:
     """Run the plan's command in new namespaces; return its exit status."""
     (place / "plan.json").write_text(json.dumps(plan))
@@ -214,6 +221,7 @@ def enter(place: Path, plan: dict[str, object], cgroups: list[Path]) -> int:
     inner = [sys.executable, str(ROOT / "tools" / "bare_enter.py"), str(place / "plan.json"), str(told), str(waits)]
 
     def join() -> None:
+        die_with_parent()
         for cgroup in cgroups:
             (cgroup / "cgroup.procs").write_text(str(os.getpid()))
 
@@ -235,7 +243,12 @@ def connect(pid: int, log: Path) -> subprocess.Popen[bytes]:
     argv = ["slirp4netns", "--configure", "--mtu=1500", "--disable-host-loopback", f"--ready-fd={told}"]
     with log.open("wb") as output:
         child = subprocess.Popen(
-            [*argv, str(pid), "tap0"], pass_fds=(told,), stdout=output, stderr=output, start_new_session=True
+            [*argv, str(pid), "tap0"],
+            pass_fds=(told,),
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent,
+            start_new_session=True,
         )
     os.close(told)
     up = os.read(ready, 1)

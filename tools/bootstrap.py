@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ VENV_STAMP = VENV / "skerry-stamp"
 RUST_STAMP = BUILD / "stamps" / "rust"
 MIN_PYTHON = (3, 11)
 RUSTUP_PATIENCE_S = "120"
+APT_PATIENCE_S = 300
 
 # Where installers put toolchains that sudo or cron leave off PATH.
 TOOLCHAIN_FOLDERS = ("/usr/local/go/bin", "~/.cargo/bin", "/usr/local/cargo/bin", "/usr/sbin", "/sbin")
@@ -91,13 +93,28 @@ def install_packages(step: Step, names: list[str]) -> None:
             f"    sudo apt-get update && sudo {' '.join(install)}\nand then this again."
         )
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    patient = ["-o", "DPkg::Lock::Timeout=300"]
+    patient = ["-o", f"DPkg::Lock::Timeout={APT_PATIENCE_S}"]
     step.run(["dpkg", "--configure", "-a"], env=env)  # an interrupted apt refuses to work until this ran
-    step.run(["apt-get", *patient, "update"], env=env)
+    update_lists(step, env)
     step.run([install[0], *patient, *install[1:]], env=env)
     still = missing_packages()
     if still:
         raise StepFailed(f"apt-get installed {', '.join(names)}, but what they bring is not there: {still}")
+
+
+def update_lists(step: Step, env: dict[str, str]) -> None:
+    """Fetch apt's package lists, after a run of apt that is at work (a new machine's first update, say)."""
+    deadline = time.monotonic() + APT_PATIENCE_S
+    while True:
+        try:
+            step.run(["apt-get", "update"], env=env)
+            return
+        except StepFailed as exc:
+            # apt waits for dpkg's lock by itself, but never for that of its lists.
+            if "Could not get lock" not in str(exc) or time.monotonic() > deadline:
+                raise
+            step.note("another apt is at work; waiting for it")
+            time.sleep(1.0)
 
 
 def put_toolchains_on_path() -> None:
