@@ -1,0 +1,3 @@
+from internet import network, world
+
+__all__ = ["network", "world"]
