@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -184,16 +185,27 @@ def place_of_our_own() -> Iterator[Path]:
     """Make a folder, and remove it; removes before what a killed run left."""
     BARE.mkdir(parents=True, exist_ok=True)
     for left in BARE.iterdir():
-        if not Path(f"/proc/{left.name}").exists():
-            for cgroup in cgroup_mounts():
-                remove_cgroup(Path("/sys/fs/cgroup") / cgroup["below"] / f"skerry-bare-{left.name}")
-            shutil.rmtree(left)
+        sweep(left)
     place = BARE / str(os.getpid())
     place.mkdir()
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place)
+
+
+def sweep(left: Path) -> None:
+    """Remove another run's folder and cgroups, unless it is at work: it holds its lock as long as it lives."""
+    with (left / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for cgroup in cgroup_mounts():
+            remove_cgroup(Path("/sys/fs/cgroup") / cgroup["below"] / f"skerry-bare-{left.name}")
+        shutil.rmtree(left)
 
 
 @contextmanager
@@ -310,7 +322,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nbare root: interrupted; everything was removed", file=sys.stderr)
         return 130
-    print(f"bare root: `{command}` ended with {code} after {time.monotonic() - started:.0f} s")
+    print(f"bare root: `{command.strip()}` ended with {code} after {time.monotonic() - started:.0f} s")
     return code
 
 
