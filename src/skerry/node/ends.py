@@ -29,7 +29,8 @@ def sandbox_exit(seen: Seen) -> SandboxExit:
     if seen.asked is not None:
         return SandboxExit(reason=seen.asked, evidence=_asked(seen.asked))
     if seen.violation is not None:
-        return SandboxExit(reason=SandboxReason.GUEST_BROKEN, evidence=f"its agent broke the protocol: {seen.violation}")
+        evidence = f"its agent broke the protocol: {seen.violation}"
+        return SandboxExit(reason=SandboxReason.GUEST_BROKEN, evidence=evidence)
     if seen.entrypoint is not None:
         return _of_entrypoint(seen.entrypoint)
     if _lifetime_over(seen):

@@ -1,8 +1,8 @@
 """What a node writes down so that its successor finds its sandboxes again after `kill -9`.
 
-Two things, in two places. The *record* of a live sandbox lies in the runtime folder, which a reboot empties as it ends the
-sandboxes: how to reach it, the secret of the next attach, what new processes start with. The *journal* of a sandbox lies
-beside its output and stays as long as that: which processes there were and how they ended.
+Two things, in two places. The *record* of a live sandbox lies in the runtime folder, which a reboot empties as it ends
+the sandboxes: how to reach it, the secret of the next attach, what new processes start with. The *journal* of a sandbox
+lies beside its output and stays as long as that: which processes there were and how they ended.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.ids import ProcessId, SandboxId
 from skerry.model.members import MemberRecord
+from skerry.model.nodes import Launch
 from skerry.model.sandboxes import Stage
 
 
@@ -27,17 +28,9 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[bytes, ...]
     generation: int
     started_at: float
-    lifetime_s: float
     stages: tuple[Stage, ...]
-    cpu_request: float
-    memory_request_mib: int
+    launch: Launch
     env: Mapping[str, str]
-    workdir: str
-    user: str
-    address: str | None
-    entrypoint: ProcessId | None
-    image: str
-    build: bool = False
 
 
 class Records:
@@ -55,7 +48,7 @@ class Records:
         draft = path.with_suffix(".new")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.write(descriptor, msgspec.json.encode(record))
+            os.write(descriptor, _encode(record))
         finally:
             os.close(descriptor)
         os.rename(draft, path)
@@ -67,12 +60,20 @@ class Records:
         """Yield each record; of one that cannot be read only the id."""
         for path in sorted(self._folder.glob("*.json")):
             try:
-                yield msgspec.json.decode(path.read_bytes(), type=SandboxRecord)
+                yield _decode(path.read_bytes())
             except (msgspec.MsgspecError, OSError):
                 yield SandboxId(path.stem)
 
     def _path(self, sandbox: SandboxId) -> Path:
         return self._folder / f"{sandbox}.json"
+
+
+def _encode(record: SandboxRecord) -> bytes:
+    return msgspec.json.encode(record, enc_hook=str)  # of a Path
+
+
+def _decode(text: bytes) -> SandboxRecord:
+    return msgspec.json.decode(text, type=SandboxRecord, dec_hook=lambda kind, value: kind(value))
 
 
 class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):

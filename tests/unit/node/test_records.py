@@ -3,13 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from skerry.model.exits import ProcessExit, ProcessReason
-from skerry.model.ids import ProcessId, SandboxId
+from skerry.model.ids import ImageId, ProcessId, SandboxId
 from skerry.model.members import MemberRecord
+from skerry.model.nodes import Launch, RootImage
 from skerry.model.sandboxes import Stage
+from skerry.model.specs import SandboxSpec
 from skerry.node.records import Journal, ProcessEnded, ProcessStarted, Records, SandboxRecord
 
 BOX = SandboxId("sb_00000000000000000001")
 PROCESS = ProcessId("pr_00000000000000000001")
+SPEC = SandboxSpec(image=ImageId("im_00000000000000000001"), entrypoint=("sleep", "1"))
 
 
 def record() -> SandboxRecord:
@@ -20,16 +23,9 @@ def record() -> SandboxRecord:
         secrets=(b"a" * 32,),
         generation=1,
         started_at=5.0,
-        lifetime_s=300.0,
         stages=(Stage(name="boot", ms=1.5),),
-        cpu_request=0.125,
-        memory_request_mib=128,
+        launch=Launch(sandbox=BOX, spec=SPEC, image=RootImage(file=Path("/images/x.erofs")), entrypoint=PROCESS),
         env={"A": "ü"},
-        workdir="/",
-        user="root",
-        address=None,
-        entrypoint=PROCESS,
-        image="im_00000000000000000001",
     )
 
 

@@ -1,0 +1,177 @@
+"""The files of one running sandbox, read and written by its agent. The host opens no path in a sandbox's tree."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from skerry.model.errors import Error
+from skerry.model.sandboxes import FileEntry
+from skerry.node.agent_link import AgentLink
+from skerry.node.agent_stream import AgentStream, LinkLost, StreamError
+from skerry.node.failures import file_error
+from skerry.node.sinks import Inbox
+from skerry.wire.frames import ProtocolViolation
+from skerry.wire.messages import (
+    Entry,
+    EntryReader,
+    OpenList,
+    OpenMkdir,
+    OpenRead,
+    OpenRemove,
+    OpenStat,
+    OpenWrite,
+    Written,
+)
+
+
+class Session(Protocol):
+    """The agent of one sandbox, as its files see it."""
+
+    def link(self) -> AgentLink:
+        """Return the link in use; raises SandboxEndedError if there is none any more."""
+
+    def ended_error(self) -> Error:
+        """Return why the link was lost."""
+
+    def broken(self, violation: ProtocolViolation) -> None:
+        """End the sandbox: its agent broke a rule."""
+
+
+class SandboxFiles:
+    """Matches the engine's `Files`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._link = session.link
+
+    async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> Reading:
+        """Return the file once it is open. Its content is the caller's to read or to `close`."""
+        inbox = Inbox()
+        stream = self._link().open(OpenRead(path=_raw(path), offset=offset, length=length), sink=inbox)
+        with self._errors(path, stream):
+            started = await stream.started()
+        return Reading(size=started.size or 0, path=path, stream=stream, inbox=inbox, files=self)
+
+    async def write(
+        self,
+        path: str,
+        chunks: AsyncIterator[bytes | memoryview],
+        *,
+        mode: int | None = None,
+        parents: bool = True,
+        append: bool = False,
+    ) -> int:
+        """Return the size once the file is in place; on any failure the old file is untouched."""
+        stream = self._link().open(OpenWrite(path=_raw(path), mode=mode, parents=parents, append=append))
+        with self._errors(path, stream):
+            await stream.started()
+            try:
+                async for chunk in chunks:
+                    await stream.send_stdin(bytes(chunk))
+            except BrokenPipeError:
+                await stream.result()  # raises why the agent takes no more
+            stream.end_stdin()
+            done = await stream.result()
+        assert isinstance(done, Written)
+        return done.size
+
+    async def list(self, path: str) -> AsyncIterator[FileEntry]:
+        """Yield the entries of a directory, in the agent's order."""
+        inbox, reader = Inbox(), EntryReader()
+        stream = self._link().open(OpenList(path=_raw(path)), sink=inbox)
+        with self._errors(path, stream):
+            await stream.started()
+            async for content in inbox:
+                for entry in reader.feed(content):
+                    yield file_entry(entry, posixpath.join(path, _text(entry.name)))
+            reader.end()
+            await stream.result()
+
+    async def stat(self, path: str) -> FileEntry:
+        stream = self._link().open(OpenStat(path=_raw(path)))
+        with self._errors(path, stream):
+            entry = await stream.result()
+        assert isinstance(entry, Entry)
+        return file_entry(entry, path)
+
+    async def make_directory(self, path: str, *, mode: int = 0o755, parents: bool = True) -> None:
+        stream = self._link().open(OpenMkdir(path=_raw(path), mode=mode, parents=parents))
+        with self._errors(path, stream):
+            await stream.result()
+
+    async def remove(self, path: str, *, recursive: bool = False) -> None:
+        stream = self._link().open(OpenRemove(path=_raw(path), recursive=recursive))
+        with self._errors(path, stream):
+            await stream.result()
+
+    def _errors(self, path: str, stream: AgentStream) -> _Errors:
+        return _Errors(path, stream, self._session)
+
+
+@dataclass
+class Reading:
+    """A file being read. Matches the engine's `FileReading`."""
+
+    size: int
+    path: str
+    stream: AgentStream
+    inbox: Inbox
+    files: SandboxFiles
+
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        with self.files._errors(self.path, self.stream):
+            async for content in self.inbox:
+                yield content
+            await self.stream.result()
+
+    async def close(self) -> None:
+        self.stream.close()
+
+
+class _Errors:
+    """Turns what agent and link report into errors of the vocabulary, and gives up the stream on any failure."""
+
+    def __init__(self, path: str, stream: AgentStream, session: Session) -> None:
+        self._path = path
+        self._stream = stream
+        self._session = session
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if exc is None:
+            return
+        self._stream.close()
+        if isinstance(exc, StreamError):
+            raise file_error(self._path, exc) from exc
+        if isinstance(exc, ProtocolViolation):
+            self._session.broken(exc)
+        if isinstance(exc, LinkLost | ProtocolViolation):
+            raise self._session.ended_error() from exc
+
+
+def file_entry(entry: Entry, path: str) -> FileEntry:
+    """Return an entry as callers see it. Names that are not UTF-8 keep their bytes as surrogates."""
+    return FileEntry(
+        name=_text(entry.name),
+        path=path,
+        type=entry.type,
+        size=entry.size,
+        mode=entry.mode,
+        owner=entry.owner,
+        group=entry.group,
+        modified=entry.modified,
+        target=None if entry.target is None else _text(entry.target),
+    )
+
+
+def _raw(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

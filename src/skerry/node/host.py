@@ -1,0 +1,238 @@
+"""A host that runs sandboxes, in this process. Matches the engine's `NodeHandle`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from skerry.model.errors import Error, NotFoundError, SandboxEndedError
+from skerry.model.events import Events, escaped
+from skerry.model.exits import SandboxExit, SandboxReason
+from skerry.model.ids import SANDBOX, NodeId, ProcessId, SandboxId, is_id
+from skerry.model.nodes import Launch, NodeView, SandboxEnded, Started
+from skerry.model.specs import ExecSpec
+from skerry.node.files import SandboxFiles
+from skerry.node.machinery import Machinery
+from skerry.node.processes import NodeProcess
+from skerry.node.records import SandboxRecord
+from skerry.node.supervisor import Asked, Leave, Supervisor
+from skerry.node.table import ProcessTable
+
+log = Events("skerry.node")
+
+SWEEP_EVERY_S: Final = 60.0
+SANDBOXES_MAX: Final = 1000
+
+
+class Host:
+    """This machine as a node. `open` first; at the end `close`, which leaves running sandboxes to a successor."""
+
+    def __init__(self, *, id: NodeId, machinery: Machinery, sandboxes_max: int = SANDBOXES_MAX) -> None:
+        self._id = id
+        self._machinery = machinery
+        self._sandboxes_max = sandboxes_max
+        self._live: dict[SandboxId, Supervisor] = {}
+        self._tables: dict[SandboxId, ProcessTable] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: asyncio.Queue[SandboxEnded] = asyncio.Queue()
+
+    async def open(self) -> None:
+        """Take over what an earlier node left, remove what belongs to nobody, and keep doing that."""
+        machinery = self._machinery
+        machinery.records.open()
+        for folder in (machinery.output_folder, machinery.build_folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await machinery.network.start()
+        for record in list(machinery.records.all()):
+            await self._take_over(record)
+        await self._sweep()
+        self._own(self._keep_sweeping())
+
+    async def close(self) -> None:
+        """Let go. Sandboxes that run go on, and are found again by the next node; without any, nothing is left."""
+        for supervisor in self._live.values():
+            supervisor.happen(Leave())
+        alive = bool(self._live)
+        watching = [task for task in self._tasks if task.get_name() != "sweep"]
+        for task in self._tasks - set(watching):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await (self._machinery.network.leave() if alive else self._machinery.network.stop())
+
+    # Sandboxes
+
+    def view(self) -> NodeView:
+        """Return what placement needs to know."""
+        asked = [supervisor.resources for supervisor in self._live.values()]
+        return NodeView(
+            id=self._id,
+            cpus=self._machinery.cpus,
+            memory_mib=self._machinery.memory_mib,
+            reserved_cpus=sum(each.cpu for each in asked),
+            reserved_memory_mib=sum(each.memory_mib for each in asked),
+            sandboxes=len(asked),
+            sandboxes_max=self._sandboxes_max,
+        )
+
+    async def start(self, launch: Launch) -> Started:
+        """Return when the sandbox runs; on any failure nothing of it is left."""
+        supervisor = Supervisor(launch, self._machinery)
+        self._live[launch.sandbox] = supervisor
+        try:
+            started = await supervisor.start()
+        except BaseException:
+            del self._live[launch.sandbox]
+            raise
+        self._supervise(supervisor)
+        return started
+
+    async def terminate(self, sandbox: SandboxId, reason: SandboxReason = SandboxReason.TERMINATED) -> SandboxExit:
+        """End it; the exit that it had already, if it had one."""
+        supervisor = self._live.get(sandbox)
+        if supervisor is not None:
+            supervisor.happen(Asked(reason))
+        return (await self.wait_ended(sandbox)).exit
+
+    async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded:
+        supervisor = self._live.get(sandbox)
+        if supervisor is not None:
+            return await asyncio.shield(supervisor.ended)
+        end = self._table(sandbox).end
+        if end is None:
+            raise NotFoundError(f"node {self._id} does not know how sandbox {sandbox} ended")
+        return SandboxEnded(sandbox=sandbox, exit=end.exit, at=end.at)
+
+    async def ended_since_start(self) -> AsyncIterator[SandboxEnded]:
+        """Yield each end, those found at the node's own start first; for one listener."""
+        while True:
+            yield await self._ends.get()
+
+    def running(self) -> Mapping[SandboxId, Started]:
+        return {
+            identifier: supervisor.started
+            for identifier, supervisor in self._live.items()
+            if supervisor.started is not None and supervisor.build is None
+        }
+
+    def forget(self, sandbox: SandboxId) -> None:
+        """Delete the output of an ended sandbox."""
+        if sandbox not in self._live:
+            with contextlib.suppress(NotFoundError):
+                self._table(sandbox).remove()
+            self._tables.pop(sandbox, None)
+
+    async def pack_build(self, sandbox: SandboxId, into: Path) -> None:
+        """Write the whole root file system of a build sandbox as an EROFS file to `into`."""
+        await self._running(sandbox).pack(into)
+
+    # What runs in them
+
+    async def exec(self, sandbox: SandboxId, process: ProcessId, spec: ExecSpec) -> NodeProcess:
+        """Return the process once it has started; a process id that exists returns that process."""
+        return await self._running(sandbox).exec(process, spec)
+
+    def process(self, sandbox: SandboxId, process: ProcessId) -> NodeProcess:
+        found = self._table_of(sandbox).get(process)
+        if found is None:
+            raise NotFoundError(f"sandbox {sandbox} has no process {escaped(process, limit=64)!r}; see its processes")
+        return found
+
+    def processes(self, sandbox: SandboxId) -> Sequence[NodeProcess]:
+        return self._table_of(sandbox).all()
+
+    def files(self, sandbox: SandboxId) -> SandboxFiles:
+        return SandboxFiles(self._running(sandbox))
+
+    # The inside
+
+    def _running(self, sandbox: SandboxId) -> Supervisor:
+        supervisor = self._live.get(sandbox)
+        if supervisor is not None:
+            return supervisor
+        end = self._table(sandbox).end
+        reason = f" ({end.exit.reason})" if end else ""
+        raise SandboxEndedError(f"sandbox {sandbox} has ended{reason}; create another one")
+
+    def _table_of(self, sandbox: SandboxId) -> ProcessTable:
+        supervisor = self._live.get(sandbox)
+        return supervisor.table if supervisor is not None else self._table(sandbox)
+
+    def _table(self, sandbox: SandboxId) -> ProcessTable:
+        """Return the processes of an ended sandbox, from its folder if need be; raises NotFoundError."""
+        table = self._tables.get(sandbox)
+        if table is None:
+            folder = self._machinery.output_folder / sandbox
+            if not is_id(sandbox, SANDBOX) or not folder.is_dir():
+                raise NotFoundError(f"node {self._id} has no sandbox {escaped(sandbox, limit=64)!r}")
+            table = ProcessTable(sandbox, folder, self._machinery.quota)
+            table.read()
+            self._tables[sandbox] = table
+        return table
+
+    def _supervise(self, supervisor: Supervisor) -> None:
+        self._own(self._watch(supervisor), name=f"watch {supervisor.id}")
+
+    async def _watch(self, supervisor: Supervisor) -> None:
+        try:
+            await supervisor.watch()
+        except Exception as exc:
+            log.error("sandbox.supervisor_failed", exc=exc, sandbox=supervisor.id)
+            raise
+        if supervisor.ended.done():
+            self._settle(supervisor)
+
+    def _settle(self, supervisor: Supervisor) -> None:
+        """Keep what stays of an ended sandbox, and tell of its end."""
+        self._tables[supervisor.id] = supervisor.table
+        self._live.pop(supervisor.id, None)
+        if supervisor.build is None:
+            self._ends.put_nowait(supervisor.ended.result())
+
+    async def _take_over(self, record: SandboxRecord | SandboxId) -> None:
+        if not isinstance(record, SandboxRecord):
+            log.warning("sandbox.record_unreadable", sandbox=record)
+            self._machinery.records.remove(record)  # the sweep removes the sandbox itself
+            return
+        supervisor = Supervisor(record.launch, self._machinery)
+        self._live[record.sandbox] = supervisor
+        try:
+            runs = await supervisor.take_over(record)
+        except (Error, OSError) as exc:
+            log.error("sandbox.take_over_failed", exc=exc, sandbox=record.sandbox)
+            del self._live[record.sandbox]
+            self._machinery.records.remove(record.sandbox)
+            return
+        if not runs:
+            self._settle(supervisor)
+            return
+        self._supervise(supervisor)
+        if supervisor.build is not None:  # whoever built died with the earlier server
+            await self.terminate(record.sandbox, SandboxReason.EVICTED)
+            self.forget(record.sandbox)
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Remove what belongs to no live sandbox, and say what it was."""
+        machinery, keep = self._machinery, set(self._live)
+        for what in (machinery.backend.sweep(keep), machinery.network.sweep(keep)):
+            try:
+                lines = await what
+            except (Error, OSError) as exc:
+                log.error("node.sweep_failed", exc=exc)
+                continue
+            for line in lines:
+                log.warning("node.swept", what=line)
+        for line in machinery.cgroups.sweep(keep):
+            log.warning("node.swept", what=line)
+
+    def _own(self, work: Coroutine[Any, Any, None], name: str = "sweep") -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,120 @@
+"""One process of a sandbox, live or ended: its output by offset, its stdin, its end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from skerry.model.errors import ConflictError, NotFoundError
+from skerry.model.exits import ProcessExit
+from skerry.model.sandboxes import ProcessView
+from skerry.model.specs import ExecSpec
+from skerry.node.agent_stream import AgentStream, LinkLost
+from skerry.node.environment import encoded
+from skerry.node.output import ProcessOutput
+from skerry.node.output_log import OutputLog
+from skerry.wire.messages import OpenExec
+
+
+class NodeProcess:
+    """Matches the engine's `ProcessHandle`. It outlives the link to its agent, and its sandbox."""
+
+    def __init__(self, view: ProcessView, output: ProcessOutput) -> None:
+        self._view = view
+        self.log = output
+        self._stream: AgentStream | None = None
+        self._bound = asyncio.Event()
+        self._exit: asyncio.Future[ProcessExit] = asyncio.get_running_loop().create_future()
+        self._stdin_acknowledged = 0
+        if view.exit is not None:
+            self._exit.set_result(view.exit)
+
+    @property
+    def view(self) -> ProcessView:
+        return replace(self._view, exit=self._exit.result() if self._exit.done() else None)
+
+    def output(self, channel: int) -> OutputLog:
+        """Channel 1 is stdout, 2 stderr; raises NotFoundError for another."""
+        try:
+            return self.log.log(channel)
+        except KeyError:
+            raise NotFoundError(f"process {self._view.id} has no channel {channel}; there are 1 and 2") from None
+
+    @property
+    def stdin_acknowledged(self) -> int:
+        if self._stream is not None:
+            self._stdin_acknowledged = max(self._stdin_acknowledged, self._stream.stdin_acknowledged)
+        return self._stdin_acknowledged
+
+    async def write_stdin(self, offset: int, data: bytes | memoryview) -> int:
+        """Send bytes whose first has this offset; see the engine's `ProcessHandle`."""
+        stream = self._live()
+        try:
+            await stream.send_stdin(bytes(data), offset)
+        except ValueError as exc:
+            raise ConflictError(f"stdin of process {self._view.id}: {exc}; go on at {stream.stdin_sent}") from exc
+        except (BrokenPipeError, LinkLost) as exc:
+            raise self._closed() from exc
+        return self.stdin_acknowledged
+
+    async def end_stdin(self) -> None:
+        if self._stream is not None:
+            self._stream.end_stdin()
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the process group; a process that has ended is left alone."""
+        if self._stream is not None and not self._exit.done():
+            self._stream.signal(number)
+
+    async def wait(self) -> ProcessExit:
+        return await asyncio.shield(self._exit)
+
+    # For the supervisor
+
+    def bind(self, stream: AgentStream) -> None:
+        """Take the stream of the link in use."""
+        self._stream = stream
+
+    def settle(self, end: ProcessExit) -> bool:
+        """Take the end, once; return whether this was the first."""
+        if self._exit.done():
+            return False
+        self._exit.set_result(end)
+        return True
+
+    @property
+    def ended(self) -> bool:
+        return self._exit.done()
+
+    @property
+    def stream(self) -> AgentStream | None:
+        return self._stream
+
+    def _live(self) -> AgentStream:
+        if self._stream is None or self._exit.done():
+            raise self._closed()
+        return self._stream
+
+    def _closed(self) -> ConflictError:
+        end = f": it {self._exit.result().reason}" if self._exit.done() else ""
+        return ConflictError(f"process {self._view.id} takes no more input{end}")
+
+
+def open_exec(spec: ExecSpec, *, env: dict[str, str], workdir: str, user: str) -> OpenExec:
+    """Return what the agent is asked for. `env`, `workdir` and `user` are the sandbox's own."""
+    return OpenExec(
+        argv=tuple(argument.encode("utf-8", "surrogateescape") for argument in spec.argv),
+        env=encoded({**env, **spec.env}),
+        cwd=(spec.workdir or workdir).encode("utf-8", "surrogateescape"),
+        user=spec.user or user,
+        stdin="pipe" if spec.stdin == "pipe" else "null",
+        stdout="pipe" if spec.stdout == "pipe" else "null",
+        stderr=spec.stderr if spec.stderr in ("pipe", "null", "stdout") else "pipe",  # type: ignore[arg-type]
+        timeout_ms=0 if spec.timeout_s is None else max(1, round(spec.timeout_s * 1000)),
+        no_new_privileges=spec.no_new_privileges,
+    )
+
+
+def channels_of(op: OpenExec) -> tuple[int, ...]:
+    """Return the channels to the host that a process has."""
+    return (*((1,) if op.stdout == "pipe" else ()), *((2,) if op.stderr == "pipe" else ()))

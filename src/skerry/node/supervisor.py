@@ -1,0 +1,411 @@
+"""One sandbox on this host, from its start to its end.
+
+    starting ──> running ──> ended
+        └───────────────────────^
+
+One task owns it: `start` for a new sandbox, `take_over` for one that an earlier node started, then `watch` until its
+end. Whatever may end it, from inside or outside, becomes a `Happening` in one queue. The first is judged (`ends.py`),
+then all that the sandbox holds is given back. Everyone else reads what is published: `ended`, the process table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from skerry.images.merge import DROPPED, merge
+from skerry.model.errors import ConflictError, Error, SandboxEndedError, StartFailedError
+from skerry.model.events import Events, escaped
+from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
+from skerry.model.ids import ProcessId
+from skerry.model.nodes import Launch, SandboxEnded, Started
+from skerry.model.sandboxes import ProcessView, Stage
+from skerry.model.specs import ExecSpec, HostAccess, Resources
+from skerry.node.agent_link import AgentLink
+from skerry.node.agent_stream import LinkLost, Lost, StreamError
+from skerry.node.ends import Seen, sandbox_exit
+from skerry.node.environment import sandbox_environment
+from skerry.node.machinery import Machinery
+from skerry.node.parts import AGENT_S, Parts
+from skerry.node.processes import NodeProcess, open_exec
+from skerry.node.records import SandboxRecord
+from skerry.node.table import ProcessTable
+from skerry.node.waterfall import Waterfall
+from skerry.wire.frames import FrameType, ProtocolViolation, encode_frame
+from skerry.wire.messages import Hello, Ready, Setup, encode
+
+log = Events("skerry.node")
+
+DRAIN_S: Final = 0.3
+"""How long the entrypoint's output may stand still before it is taken for all that comes."""
+SENTRY_S: Final = 1.0
+"""How long a sentry whose agent is gone may take to follow it, before it is taken to live on."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Somebody ends it on purpose."""
+
+    reason: SandboxReason
+
+
+@dataclass(frozen=True)
+class EntrypointEnded:
+    exit: ProcessExit
+
+
+@dataclass(frozen=True)
+class AgentGone:
+    """The link to its agent is over."""
+
+    lost: Lost
+
+
+@dataclass(frozen=True)
+class SentryGone:
+    pass
+
+
+@dataclass(frozen=True)
+class Leave:
+    """The node goes, the sandbox stays: its successor takes it over."""
+
+
+Happening = Asked | EntrypointEnded | AgentGone | SentryGone | Leave
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What processes of a sandbox start with."""
+
+    env: dict[str, str]
+    workdir: str
+    user: str
+
+
+class Supervisor:
+    """The owner of one sandbox."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        machinery: Machinery,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.id = launch.sandbox
+        self.resources: Resources = launch.spec.resources
+        self.table = ProcessTable(launch.sandbox, machinery.output_folder / launch.sandbox, machinery.quota)
+        self.build: int | None = launch.build_disk_mib
+        self.started: Started | None = None
+        self.ended: asyncio.Future[SandboxEnded] = asyncio.get_running_loop().create_future()
+        self._launch = launch
+        self._machinery = machinery
+        self._now = now
+        self._parts = Parts(launch.sandbox, machinery)
+        self._happenings: asyncio.Queue[Happening] = asyncio.Queue()
+        self._watchers: list[asyncio.Task[None]] = []
+        self._ending = False
+        self._secret = b""
+        self._generation = 0
+        self._started_at = 0.0
+        self._lifetime_s = launch.spec.lifetime_s
+        config = launch.image.config
+        self._defaults = Defaults(
+            env=sandbox_environment(config, launch.spec.host_access, launch.spec.env),
+            workdir=launch.spec.workdir or config.workdir,
+            user=launch.spec.user or config.user,
+        )
+
+    # Its life
+
+    async def start(self) -> Started:
+        """Return when it runs, its entrypoint included; on any failure nothing of it is left."""
+        waterfall = Waterfall()
+        try:
+            self._started_at = self._now()
+            await self._parts.take(self._launch, self._first_hello, waterfall)
+            with waterfall.stage("entrypoint"):
+                self._record(waterfall)
+                await self._start_entrypoint()
+        except BaseException as exc:
+            await asyncio.shield(self._give_up(exc))
+            if isinstance(exc, Error) or not isinstance(exc, Exception):
+                raise
+            raise StartFailedError(f"sandbox {self.id} could not be started: {exc}") from exc
+        self.started = Started(started_at=self._started_at, stages=tuple(waterfall.stages))
+        self._record(waterfall)
+        return self.started
+
+    async def watch(self) -> None:
+        """Wait for what ends it, judge that, and remove everything; or let go of it when the node leaves."""
+        self._begin_watching()
+        happening = await self._happenings.get()
+        if isinstance(happening, Leave):
+            self._let_go()
+            return
+        self._ending = True
+        end = await self._judge(happening)
+        await asyncio.shield(self._finish(end))
+
+    def happen(self, happening: Happening) -> None:
+        """Put something into the queue of its task."""
+        self._happenings.put_nowait(happening)
+
+    # What others ask of it while it runs
+
+    def link(self) -> AgentLink:
+        """Return the link to its agent; raises SandboxEndedError if there is none any more."""
+        if self._parts.link is None or self._ending or self._parts.link.lost.done():
+            raise self.ended_error()
+        return self._parts.link
+
+    def ended_error(self) -> SandboxEndedError:
+        if not self.ended.done():
+            return SandboxEndedError(f"sandbox {self.id} is ending; create another one")
+        end = self.ended.result().exit
+        evidence = f": {escaped(end.evidence)}" if end.evidence else ""
+        return SandboxEndedError(
+            f"sandbox {self.id} has ended ({end.reason}{evidence}); create another one", exit=end.reason.value
+        )
+
+    def broken(self, violation: ProtocolViolation) -> None:
+        """End it: its agent broke a rule."""
+        self.happen(AgentGone(Lost("violation", violation.detail, violation.rule)))
+
+    async def exec(self, process: ProcessId, spec: ExecSpec) -> NodeProcess:
+        """Return a process once it has started; one with this id that exists already is returned as it is."""
+        known = self.table.get(process)
+        if known is not None:
+            return known
+        link = self.link()
+        defaults = self._defaults
+        op = open_exec(spec, env=defaults.env, workdir=defaults.workdir, user=defaults.user)
+        view = ProcessView(id=process, sandbox=self.id, argv=spec.argv, started_at=self._now())
+        try:
+            return await self.table.start(
+                link, view, op, oom_kills=self._parts.oom_kills, on_exit=self._on_process_exit
+            )
+        except LinkLost as exc:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGENT_S):
+                    await asyncio.shield(self.ended)
+            raise self.ended_error() from exc
+
+    async def pack(self, into: Path) -> None:
+        """Write its root file system, the image with its changes, to an EROFS file."""
+        if self._launch.build_disk_mib is None or self._parts.member is None:
+            raise ConflictError(f"sandbox {self.id} is no build; only builds are packed")
+        archive = into.with_name(into.name + ".tar")
+        try:
+            with archive.open("xb") as file:
+                await self._parts.member.save_upper(file.fileno())
+            await merge(
+                self._machinery.image_helper, base=self._launch.image.file, upper=archive, into=into, drop=DROPPED
+            )
+        finally:
+            archive.unlink(missing_ok=True)
+
+    # Start
+
+    def _first_hello(self, setup: Setup) -> Hello:
+        self._secret = secrets.token_bytes(32)
+        self._generation = 1
+        return Hello(secret=self._secret, proof=None, generation=1, setup=setup)
+
+    async def _start_entrypoint(self) -> None:
+        command = self._launch.spec.entrypoint or self._launch.image.config.command
+        if self._launch.entrypoint is not None and command:
+            await self.exec(self._launch.entrypoint, ExecSpec(argv=command))
+
+    def _on_process_exit(self, process: ProcessId, end: ProcessExit) -> None:
+        if process == self._launch.entrypoint:
+            self.happen(EntrypointEnded(end))
+
+    def _record(self, waterfall: Waterfall) -> None:
+        self._put_record((self._secret,), tuple(waterfall.stages))
+
+    def _put_record(self, keys: tuple[bytes, ...], stages: tuple[Stage, ...]) -> None:
+        assert self._parts.member is not None
+        self._machinery.records.put(
+            SandboxRecord(
+                sandbox=self.id,
+                member=self._parts.member.record,
+                secrets=keys,
+                generation=self._generation,
+                started_at=self._started_at,
+                stages=stages,
+                launch=without_access(self._launch),
+                env=self._defaults.env,
+            )
+        )
+
+    async def _give_up(self, why: BaseException) -> None:
+        """Remove what a start left, its output included: nobody was told of it."""
+        self._ending = True
+        await self._parts.give_back()
+        self._machinery.records.remove(self.id)
+        end = SandboxExit(reason=SandboxReason.START_FAILED, evidence=escaped(str(why)))
+        self.table.settle_all(end, self._now())
+        self.table.remove()
+        self.ended.set_result(SandboxEnded(sandbox=self.id, exit=end, at=self._now()))
+
+    # After a restart of the node
+
+    async def take_over(self, record: SandboxRecord) -> bool:
+        """Take up a sandbox that an earlier node started; False if it has ended meanwhile (`ended` then says how)."""
+        self._started_at = record.started_at
+        self._generation = record.generation
+        self._defaults = Defaults(env=dict(record.env), workdir=self._defaults.workdir, user=self._defaults.user)
+        self.started = Started(started_at=record.started_at, stages=record.stages)
+        self.table.read()
+        parts = self._parts
+        parts.cgroup = self._machinery.cgroups.find(self.id)
+        parts.slot = await self._machinery.network.adopt(self.id)
+        parts.member = await self._machinery.backend.adopt(record.member)
+        if parts.member is None:
+            return await self._ended_meanwhile(sentry_alive=False)
+        if parts.slot is not None and parts.slot.is_open:
+            await parts.slot.open()
+        ready = await self._attach(record)
+        if ready is None:
+            return await self._ended_meanwhile(sentry_alive=True)
+        assert parts.link is not None
+        self.table.resume(parts.link, ready, oom_kills=parts.oom_kills, on_exit=self._on_process_exit)
+        entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
+        if entrypoint is not None and entrypoint.ended:
+            self.happen(EntrypointEnded(await entrypoint.wait()))
+        return True
+
+    async def _attach(self, record: SandboxRecord) -> Ready | None:
+        """Return the agent's READY on a new link, or None if it gives none."""
+        assert self._parts.member is not None
+        self._secret = secrets.token_bytes(32)
+        for proof in record.secrets:
+            self._generation += 1
+            # Both until the answer is here: a kill in between leaves the question which of them the agent has.
+            self._put_record((self._secret, *record.secrets), record.stages)
+            hello = Hello(secret=self._secret, proof=proof, generation=self._generation, setup=None)
+            ready = await self._try_attach(hello)
+            if ready is not None:
+                self._put_record((self._secret,), record.stages)
+                return ready
+        return None
+
+    async def _try_attach(self, hello: Hello) -> Ready | None:
+        assert self._parts.member is not None
+        try:
+            pipes = await self._parts.member.attach(encode_frame(FrameType.HELLO, 0, encode(hello)))
+            link = AgentLink(pipes.reader_fd, pipes.writer_fd)
+            self._parts.link = link
+            return await link.hello(hello, deadline=asyncio.get_running_loop().time() + AGENT_S, sent=True)
+        except (TimeoutError, LinkLost, Error) as exc:
+            log.warning("sandbox.attach_failed", sandbox=self.id, cause=escaped(str(exc)))
+            return None
+
+    async def _ended_meanwhile(self, *, sentry_alive: bool) -> bool:
+        self._ending = True
+        entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
+        seen = Seen(
+            now=self._now(),
+            deadline=self._deadline,
+            entrypoint=await entrypoint.wait() if entrypoint is not None and entrypoint.ended else None,
+            sentry_alive=sentry_alive,
+            oom_kills=self._parts.oom_kills(),
+        )
+        await self._finish(sandbox_exit(seen))
+        return False
+
+    # The end
+
+    @property
+    def _deadline(self) -> float:
+        return self._started_at + self._lifetime_s
+
+    def _begin_watching(self) -> None:
+        create = asyncio.get_running_loop().create_task
+        self._watchers = [create(self._watch_sentry()), create(self._watch_agent())]
+
+    async def _watch_sentry(self) -> None:
+        assert self._parts.member is not None
+        await self._parts.member.wait_ended()
+        self.happen(SentryGone())
+
+    async def _watch_agent(self) -> None:
+        assert self._parts.link is not None
+        self.happen(AgentGone(await asyncio.shield(self._parts.link.lost)))
+
+    async def _judge(self, happening: Happening) -> SandboxExit:
+        """Return the exit that a happening means, once everything that bears on it is known."""
+        asked = entrypoint = violation = None
+        match happening:
+            case Asked(reason):
+                asked = reason
+            case EntrypointEnded(end):
+                entrypoint = end
+                await self._drain(self._launch.entrypoint)
+            case AgentGone(lost):
+                if lost.reason == "fault":
+                    log.error("sandbox.node_fault", sandbox=self.id, detail=escaped(lost.detail))
+                violation = f"{lost.rule}: {escaped(lost.detail)}" if lost.rule else None
+                await self._await_sentry()
+        return sandbox_exit(
+            Seen(
+                now=self._now(),
+                deadline=self._deadline,
+                asked=asked,
+                entrypoint=entrypoint,
+                violation=violation,
+                sentry_alive=self._parts.member is not None and self._parts.member.alive(),
+                oom_kills=self._parts.oom_kills(),
+            )
+        )
+
+    async def _await_sentry(self) -> None:
+        """Give a sentry whose agent is gone a moment: the two usually end together, the pipes a little earlier."""
+        assert self._parts.member is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SENTRY_S):
+                await self._parts.member.wait_ended()
+
+    async def _drain(self, identifier: ProcessId | None) -> None:
+        """Let the output of an ended process arrive, until its channels end or nothing more comes."""
+        process = self.table.get(identifier) if identifier is not None else None
+        if process is None or process.stream is None:
+            return
+        while not all(process.output(channel).ended for channel in (1, 2)):
+            before = sum(process.output(channel).end for channel in (1, 2))
+            ends = [process.stream.ended(channel) for channel in (1, 2) if not process.output(channel).ended]
+            with contextlib.suppress(TimeoutError, LinkLost, StreamError):
+                async with asyncio.timeout(DRAIN_S):
+                    await asyncio.gather(*ends)
+            if before == sum(process.output(channel).end for channel in (1, 2)):
+                return
+
+    async def _finish(self, end: SandboxExit) -> None:
+        """Give everything back, then tell."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        await self._parts.give_back()
+        at = self._now()
+        self.table.settle_all(end, at)
+        self._machinery.records.remove(self.id)
+        self.ended.set_result(SandboxEnded(sandbox=self.id, exit=end, at=at))
+
+    def _let_go(self) -> None:
+        for watcher in self._watchers:
+            watcher.cancel()
+        self._ending = True
+        if self._parts.link is not None:
+            self._parts.link.close()
+
+
+def without_access(launch: Launch) -> Launch:
+    """Return a launch without what the caller's machine added: it is never written down."""
+    return replace(launch, spec=replace(launch.spec, host_access=HostAccess()))
