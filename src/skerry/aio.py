@@ -1,0 +1,37 @@
+"""The plain asynchronous API: the same names, and every call is awaited.
+
+    from skerry import aio
+
+    async with await aio.Sandbox.create() as sandbox:
+        process = await sandbox.exec("echo", "hello")
+        print(await process.stdout.read())
+"""
+
+from __future__ import annotations
+
+from skerry.client._async.apps import App
+from skerry.client._async.filesystem import SandboxFilesystem
+from skerry.client._async.images import Image
+from skerry.client._async.processes import ContainerProcess
+from skerry.client._async.sandboxes import Sandbox
+from skerry.client._async.streams import OutputDroppedWarning, StreamReader, StreamWriter
+from skerry.client.buildlog import enable_output
+from skerry.client.client import Client, connect
+from skerry.client.fileinfo import FileInfo
+from skerry.client.stream_type import StreamType
+
+__all__ = [
+    "App",
+    "Client",
+    "ContainerProcess",
+    "FileInfo",
+    "Image",
+    "OutputDroppedWarning",
+    "Sandbox",
+    "SandboxFilesystem",
+    "StreamReader",
+    "StreamType",
+    "StreamWriter",
+    "connect",
+    "enable_output",
+]

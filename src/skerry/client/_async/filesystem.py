@@ -1,0 +1,82 @@
+"""The files of a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from skerry.client import files
+from skerry.client.client import Client
+from skerry.client.fileinfo import FileInfo, from_entry
+from skerry.model.errors import InvalidError
+from skerry.model.guestpath import parse_guest_path
+from skerry.wire import native
+
+
+class SandboxFilesystem:
+    """Reads and writes files of a running sandbox. Paths are absolute."""
+
+    def __init__(self, client: Client, sandbox: str) -> None:
+        self._client = client
+        self._sandbox = sandbox
+
+    async def read_bytes(self, remote_path: str) -> bytes:
+        """Return the content of a file."""
+        return b"".join(await files.read(self._client, self._sandbox, _path(remote_path)))
+
+    async def read_text(self, remote_path: str) -> str:
+        """Return the content of a UTF-8 file."""
+        data = await self.read_bytes(remote_path)
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise InvalidError(
+                f"{remote_path} is not UTF-8 text (byte {data[exc.start]:#04x} at {exc.start}); use read_bytes"
+            ) from exc
+
+    async def write_bytes(self, data: bytes | bytearray | memoryview, remote_path: str) -> None:
+        """Put a file in place, with the folders above it; an existing one keeps its mode and is never half written."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"write_bytes takes bytes first and the path second, not {type(data).__name__}")
+        await files.write(self._client, self._sandbox, _path(remote_path), memoryview(data).cast("B"))
+
+    async def write_text(self, data: str, remote_path: str) -> None:
+        """Put a UTF-8 file in place, with the folders above it."""
+        if not isinstance(data, str):
+            raise TypeError(f"write_text takes text first and the path second, not {type(data).__name__}")
+        await files.write(self._client, self._sandbox, _path(remote_path), data.encode("utf-8"))
+
+    async def list_files(self, remote_path: str) -> list[FileInfo]:
+        """Return the entries of a folder, sorted by name."""
+        found = await files.entries(self._client, self._sandbox, _path(remote_path))
+        return [from_entry(entry) for entry in sorted(found, key=lambda entry: entry.name)]
+
+    async def stat(self, remote_path: str) -> FileInfo:
+        """Return what is known of a file; a symbolic link is not followed."""
+        opening = native.OpenStat(sandbox=self._sandbox, path=native.encode_name(_path(remote_path)))
+        return from_entry(await files.single(self._client, opening, native.Entry))
+
+    async def make_directory(self, remote_path: str, *, create_parents: bool = True) -> None:
+        """Make a folder; with `create_parents` one that exists is fine."""
+        name = native.encode_name(_path(remote_path))
+        opening = native.OpenMkdir(sandbox=self._sandbox, path=name, parents=create_parents)
+        await files.single(self._client, opening, native.Done)
+
+    async def remove(self, remote_path: str, *, recursive: bool = False) -> None:
+        """Remove a file, a link (never its target) or an empty folder; with `recursive` a whole tree."""
+        name = native.encode_name(_path(remote_path))
+        opening = native.OpenRemove(sandbox=self._sandbox, path=name, recursive=recursive)
+        await files.single(self._client, opening, native.Done)
+
+    async def copy_from_local(self, local_path: str | os.PathLike[str], remote_path: str) -> None:
+        """Copy a file of this machine into the sandbox."""
+        await self.write_bytes(await asyncio.to_thread(Path(local_path).read_bytes), remote_path)
+
+    async def copy_to_local(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
+        """Copy a file of the sandbox to this machine."""
+        await asyncio.to_thread(Path(local_path).write_bytes, await self.read_bytes(remote_path))
+
+
+def _path(remote_path: str) -> str:
+    return parse_guest_path(os.fspath(remote_path))

@@ -1,0 +1,398 @@
+"""Sandboxes: created, found again, waited for, terminated; and the processes started in them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal, Self, overload
+
+from skerry.client import words
+from skerry.client._async.apps import App
+from skerry.client._async.filesystem import SandboxFilesystem
+from skerry.client._async.images import Image
+from skerry.client._async.processes import ContainerProcess
+from skerry.client._async.streams import StreamReader, StreamWriter
+from skerry.client._core import arguments, views
+from skerry.client._core.timings import Stopwatch, Timings
+from skerry.client.client import Client, resolve
+from skerry.client.connection import Connection, path
+from skerry.client.sessions import ProcessSession
+from skerry.client.stream_type import StreamType
+from skerry.model import limits
+from skerry.model.errors import InvalidError, NotFoundError, SandboxTerminatedError, SandboxTimeoutError
+from skerry.model.exits import SandboxExit, SandboxReason
+from skerry.model.ids import PROCESS
+from skerry.model.sandboxes import SandboxView
+from skerry.model.text import printable
+from skerry.wire import native
+from skerry.wire.frames import STDERR, STDOUT
+
+WAIT_S = 50.0
+PAGE = 100
+ENTRYPOINT = "entrypoint"
+
+# Ends that came from outside. After the others the program's own return code says enough.
+_ENDED_FROM_OUTSIDE = frozenset(
+    {
+        SandboxReason.TERMINATED,
+        SandboxReason.EVICTED,
+        SandboxReason.GUEST_BROKEN,
+        SandboxReason.START_FAILED,
+        SandboxReason.NODE_LOST,
+    }
+)
+_default_image = Image.debian_slim()
+
+
+class Sandbox:
+    """A place to run code that nobody has reviewed."""
+
+    def __init__(self, client: Client, view: SandboxView, *, timings: Timings | None = None) -> None:
+        self._client = client
+        self._view = view
+        self._timings = timings or Timings(view.stages)
+        self._filesystem = SandboxFilesystem(client, view.id)
+        self._output: ProcessSession | None = None
+        self._stdout: StreamReader[str] | None = None
+        self._stderr: StreamReader[str] | None = None
+        self._stdin: StreamWriter | None = None
+
+    @staticmethod
+    async def create(
+        *args: str,
+        app: App | None = None,
+        image: Image | None = None,
+        env: Mapping[str, str | None] | None = None,
+        timeout: float | None = 300,
+        workdir: str | None = None,
+        user: str | None = None,
+        cpu: float | tuple[float, float] | None = None,
+        memory: int | tuple[int, int] | None = None,
+        block_network: bool = False,
+        isolation: str = "gvisor",
+        host_access: bool | None = None,
+        client: Client | None = None,
+        **idle: object,
+    ) -> Sandbox:
+        """Return a running sandbox in which `args` were started.
+
+        Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over. `cpu`
+        (cores) and `memory` (MiB) are a request, or a pair of request and limit. `host_access=False` keeps this
+        machine's package indexes, proxies and certificates out of the sandbox.
+        """
+        words.refuse_idle("Sandbox.create", idle, words.SANDBOX_IDLE)
+        watch = Stopwatch(time.perf_counter)
+        body = _spec(args, env, timeout, workdir, user, cpu, memory, block_network, isolation)
+        chosen = resolve(client)
+        connection = await chosen.connection()
+        await connection.reach()
+        watch.lap("connect")
+        start = _Start(chosen, connection, body, image or _default_image, app, host_access)
+        await start.prepare()
+        watch.lap("image")
+        view = await start.finish()
+        watch.lap_around("request", view.stages)
+        return Sandbox(chosen, view, timings=watch.timings())
+
+    @staticmethod
+    async def from_id(sandbox_id: str, client: Client | None = None) -> Sandbox:
+        """Return a sandbox that exists, running or ended; raises NotFoundError."""
+        chosen = resolve(client)
+        connection = await chosen.connection()
+        return Sandbox(chosen, views.sandbox(await connection.call("GET", path("sandboxes", str(sandbox_id)))))
+
+    @staticmethod
+    async def list(
+        *, app_id: str | None = None, include_ended: bool = False, client: Client | None = None, **idle: object
+    ) -> AsyncIterator[Sandbox]:
+        """Yield running sandboxes, the newest first: of one app with `app_id`, ended ones too with `include_ended`."""
+        words.refuse_idle("Sandbox.list", idle, words.LIST_IDLE)
+        chosen = resolve(client)
+        connection = await chosen.connection()
+        query: dict[str, object] = {"app": app_id, "include_ended": "true" if include_ended else None, "limit": PAGE}
+        before: float | None = None
+        while True:
+            asked = {**query, "before": None if before is None else repr(before)}
+            page = [
+                views.sandbox(one)
+                for one in (await connection.call("GET", path("sandboxes"), query=asked))["sandboxes"]
+            ]
+            for view in page:
+                yield Sandbox(chosen, view)
+            if not page:
+                return
+            before = page[-1].created_at
+
+    @property
+    def object_id(self) -> str:
+        return self._view.id
+
+    @property
+    def returncode(self) -> int | None:
+        """The entrypoint's exit code once the end is known (by `wait`, `poll` or `terminate`), else None.
+
+        128 + signal for a signal, 124 at the end of the lifetime, 137 for every other end from outside.
+        """
+        return None if self._view.exit is None else self._view.exit.returncode
+
+    @property
+    def exit(self) -> SandboxExit | None:
+        """How the sandbox ended: the reason from a closed list, code or signal, the evidence; None while it runs."""
+        return self._view.exit
+
+    @property
+    def timings(self) -> Timings:
+        """Where the time of `create` went, stage by stage."""
+        return self._timings
+
+    @property
+    def filesystem(self) -> SandboxFilesystem:
+        return self._filesystem
+
+    @property
+    def stdin(self) -> StreamWriter:
+        """The entrypoint's input."""
+        if self._stdin is None:
+            self._stdin = StreamWriter(self._entrypoint(stdin=True))
+        return self._stdin
+
+    @property
+    def stdout(self) -> StreamReader[str]:
+        """The entrypoint's output."""
+        if self._stdout is None:
+            self._stdout = StreamReader(self._outputs(), STDOUT)
+        return self._stdout
+
+    @property
+    def stderr(self) -> StreamReader[str]:
+        """The entrypoint's error output."""
+        if self._stderr is None:
+            self._stderr = StreamReader(self._outputs(), STDERR)
+        return self._stderr
+
+    async def wait(self, raise_on_termination: bool = True) -> None:
+        """Return once the sandbox has ended.
+
+        Raises SandboxTimeoutError at the end of its lifetime, and SandboxTerminatedError when it was ended from outside
+        and `raise_on_termination` is set.
+        """
+        while self._view.exit is None:
+            await self._refresh("wait", query={"timeout": WAIT_S})
+        _raise_for(self.object_id, self._view.exit, raise_on_termination)
+
+    async def poll(self) -> int | None:
+        """Return the exit code if the sandbox has ended, else None."""
+        if self._view.exit is None:
+            await self._refresh()
+        return self.returncode
+
+    async def terminate(self, *, wait: bool = False) -> int | None:
+        """End the sandbox; one that has ended keeps its exit. With `wait` the exit code is returned."""
+        connection = await self._client.connection()
+        self._view = views.sandbox(
+            await connection.call("POST", path("sandboxes", self.object_id, "terminate"), body={})
+        )
+        self._client.created.pop(self.object_id, None)
+        if not wait:
+            return None
+        while self._view.exit is None:
+            await self._refresh("wait", query={"timeout": WAIT_S})
+        return self.returncode
+
+    @overload
+    async def exec(
+        self,
+        *args: str,
+        stdout: StreamType = StreamType.PIPE,
+        stderr: StreamType = StreamType.PIPE,
+        timeout: float | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str | None] | None = None,
+        user: str | None = None,
+        text: Literal[True] = True,
+        bufsize: Literal[-1, 0, 1] = -1,
+        **idle: object,
+    ) -> ContainerProcess[str]: ...
+
+    @overload
+    async def exec(
+        self,
+        *args: str,
+        stdout: StreamType = StreamType.PIPE,
+        stderr: StreamType = StreamType.PIPE,
+        timeout: float | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str | None] | None = None,
+        user: str | None = None,
+        text: Literal[False],
+        bufsize: Literal[-1, 0, 1] = -1,
+        **idle: object,
+    ) -> ContainerProcess[bytes]: ...
+
+    async def exec(
+        self,
+        *args: str,
+        stdout: StreamType = StreamType.PIPE,
+        stderr: StreamType = StreamType.PIPE,
+        timeout: float | None = None,
+        workdir: str | None = None,
+        env: Mapping[str, str | None] | None = None,
+        user: str | None = None,
+        text: bool = True,
+        bufsize: Literal[-1, 0, 1] = -1,
+        **idle: object,
+    ) -> Any:
+        """Return a process once it has started.
+
+        At `timeout` (seconds) it is killed with everything that it left behind. Output is text, by lines when iterated;
+        `bufsize=0` yields pieces as they come instead, `text=False` bytes.
+        """
+        words.refuse_idle("Sandbox.exec", idle, words.EXEC_IDLE)
+        if not args:
+            raise InvalidError("Sandbox.exec: name a command, such as sandbox.exec('python', '-c', 'print(1)')")
+        _check_stdio(stdout=stdout, stderr=stderr, text=text, bufsize=bufsize)
+        opening = native.OpenExec(
+            sandbox=self.object_id,
+            process=self._client.ids.new(PROCESS),
+            argv=arguments.argv(args, call="Sandbox.exec"),
+            env=arguments.environment(env, call="Sandbox.exec"),
+            workdir=arguments.workdir(workdir, call="Sandbox.exec"),
+            user=user,
+            timeout_s=arguments.exec_timeout(timeout),
+            stdin="pipe",
+            stdout="null" if stdout is StreamType.DEVNULL else "pipe",
+            stderr="null" if stderr is StreamType.DEVNULL else "pipe",
+        )
+        session = ProcessSession(self._client, opening)
+        await session.start()
+        return ContainerProcess(self._client, session, text=text, by_line=bufsize != 0, stdout=stdout, stderr=stderr)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Terminate the sandbox."""
+        await self.terminate()
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.object_id} {self._view.state}>"
+
+    async def _refresh(self, *parts: str, query: dict[str, object] | None = None) -> None:
+        connection = await self._client.connection()
+        answer = await connection.call("GET", path("sandboxes", self.object_id, *parts), query=query)
+        self._view = views.sandbox(answer)
+
+    def _outputs(self) -> ProcessSession:
+        if self._output is None:
+            self._output = self._entrypoint(stdin=False)
+        return self._output
+
+    def _entrypoint(self, *, stdin: bool) -> ProcessSession:
+        opening = native.OpenProcess(sandbox=self.object_id, process=ENTRYPOINT, stdin=stdin)
+        return ProcessSession(self._client, opening)
+
+
+class _Start:
+    """One create: the image and the app are resolved, then the server is asked, under one idempotency key."""
+
+    def __init__(
+        self,
+        client: Client,
+        connection: Connection,
+        body: dict[str, object],
+        image: Image,
+        app: App | None,
+        host_access: bool | None,
+    ) -> None:
+        self._client = client
+        self._connection = connection
+        self._body = body
+        self._image = image
+        self._app = app
+        self._host_access = host_access
+
+    async def prepare(self, *, again: bool = False) -> None:
+        if self._app is not None:
+            self._body["app"] = await self._app._register()
+        view = await self._image._resolve(self._client, host_access=self._host_access, again=again)
+        self._body["image"] = view.id
+
+    async def finish(self) -> SandboxView:
+        """Return the sandbox. If the caller is cancelled meanwhile, the sandbox that comes all the same is ended."""
+        asking = self._client.spawn(self._ask())
+        try:
+            view = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._client.spawn(self._end(asking))
+            raise
+        self._client.created[view.id] = None
+        return view
+
+    async def _ask(self) -> SandboxView:
+        try:
+            return await self._post()
+        except NotFoundError:
+            # The image was resolved earlier in this program and has been deleted since.
+            await self.prepare(again=True)
+            return await self._post()
+
+    async def _post(self) -> SandboxView:
+        key = self._client.ids.new("ik")
+        return views.sandbox(
+            await self._connection.call_with_host(path("sandboxes"), self._body, self._host_access, key=key)
+        )
+
+    async def _end(self, asking: asyncio.Task[SandboxView]) -> None:
+        view = await asking
+        await self._connection.call("POST", path("sandboxes", view.id, "terminate"), body={})
+
+
+def _spec(
+    args: Sequence[str],
+    env: Mapping[str, str | None] | None,
+    timeout: float | None,
+    workdir: str | None,
+    user: str | None,
+    cpu: arguments.Amount,
+    memory: arguments.Amount,
+    block_network: bool,
+    isolation: str,
+) -> dict[str, object]:
+    """Return the body of a create, but for what the server has to be asked for."""
+    call = "Sandbox.create"
+    spec: dict[str, object] = {
+        "entrypoint": arguments.argv(args, call=call),
+        "env": arguments.environment(env, call=call),
+        "workdir": arguments.workdir(workdir, call=call),
+        "lifetime_s": arguments.lifetime(timeout),
+        "resources": arguments.cpu_fields(cpu) | arguments.memory_fields(memory),
+        "network": arguments.network(block_network),
+        "isolation": arguments.isolation(isolation),
+    }
+    return spec if user is None else spec | {"user": user}
+
+
+def _check_stdio(*, stdout: object, stderr: object, text: bool, bufsize: int) -> None:
+    for name, value in (("stdout", stdout), ("stderr", stderr)):
+        if not isinstance(value, StreamType):
+            raise InvalidError(
+                f"Sandbox.exec: {name}={value!r}: give StreamType.PIPE, StreamType.DEVNULL or StreamType.STDOUT"
+            )
+    if bufsize not in (-1, 0, 1):
+        raise InvalidError(f"Sandbox.exec: bufsize={bufsize!r}: give -1 or 1 for lines, 0 for pieces as they come")
+    if bufsize == 1 and not text:
+        raise InvalidError("Sandbox.exec: bufsize=1 (lines) needs text=True; bytes come in pieces")
+
+
+def _raise_for(sandbox: str, ended: SandboxExit, raise_on_termination: bool) -> None:
+    """Raise what Modal raises for an end that was not the program's own."""
+    evidence = f": {printable(ended.evidence)}" if ended.evidence else ""
+    if ended.reason is SandboxReason.LIFETIME:
+        raise SandboxTimeoutError(
+            f"sandbox {sandbox} reached the end of its lifetime{evidence}; give Sandbox.create a longer timeout "
+            f"(at most {limits.LIFETIME_MAX_S:.0f} s) if it needs more",
+            exit=ended,
+        )
+    if raise_on_termination and ended.reason in _ENDED_FROM_OUTSIDE:
+        raise SandboxTerminatedError(f"sandbox {sandbox} was ended from outside ({ended.reason}){evidence}", exit=ended)

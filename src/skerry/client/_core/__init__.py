@@ -1,0 +1,1 @@
+"""What the SDK decides without I/O: frames, streams, text, requests, host access, timings."""

@@ -1,0 +1,7 @@
+"""`StreamType`, under the module name that Modal programs use."""
+
+from __future__ import annotations
+
+from skerry.client.stream_type import StreamType
+
+__all__ = ["StreamType"]
