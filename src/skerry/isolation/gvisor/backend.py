@@ -109,9 +109,7 @@ class GvisorBackend:
             )
 
     def _member(self, sandbox: SandboxId, sentry: ProcessKey) -> GvisorMember:
-        return GvisorMember(
-            sandbox, sentry, state=self._state, runsc=self._runsc, agent_image=self._agent_image_fd
-        )
+        return GvisorMember(sandbox, sentry, state=self._state, runsc=self._runsc, agent_image=self._agent_image_fd)
 
     def _prepare(self) -> None:
         if self._agent_image_fd < 0:

@@ -7,14 +7,12 @@ compares every body below with it, because the sentry ignores a field that it do
 from __future__ import annotations
 
 import base64
-import functools
 import ipaddress
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from skerry.isolation.gvisor.shapes import default_conf
 from skerry.model.members import Claim, Nic, Upper
 
 Body = dict[str, Any]
@@ -25,6 +23,7 @@ AGENT_PATH = f"{AGENT_FOLDER}/agent"
 RUN_MIB = 64  # /run holds sockets, locks and what the agent binds over /etc
 _MEMBER_TMP_MIB = 1  # the keeper writes nothing
 
+_TMP, _SHM = "/tmp", "/dev/shm"  # noqa: S108 - the sandbox's own
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # What a process in a container usually may do (Docker's default set). gVisor takes NET_RAW away while raw sockets are
@@ -78,23 +77,17 @@ _NO_OVERLAY, _MEMORY_OVERLAY, _ANONYMOUS_OVERLAY = 0, 1, 3
 _GSO_BYTES = 65536
 
 
-@functools.cache
-def _default_conf() -> Body:
-    shapes = json.loads(resources.files(__package__).joinpath("shapes.json").read_bytes())
-    conf: Body = shapes["default_conf"]
-    return conf
-
-
 def conf() -> Body:
     """The Conf that a claim carries: that of the member's own flags (see runsc.FLAGS), field by field."""
     return {
-        **_default_conf(),
+        **default_conf(),
         "Network": _NETWORK_NONE,
         "HostSettings": _HOST_SETTINGS_IGNORE,
         "IgnoreCgroups": True,
         "DirectFS": False,
         "AllowSUID": True,
         "Platform": "systrap",
+        "ControlRPCStopTimeout": 0,
     }
 
 
@@ -114,7 +107,7 @@ def member_spec(image: Path, root: Path) -> Body:
         "mounts": [
             _mount("/proc", "proc", "nosuid", "noexec"),
             _tmpfs("/dev", 0o755, _MEMBER_TMP_MIB, "nosuid", "noexec"),
-            _tmpfs("/tmp", 0o1777, _MEMBER_TMP_MIB, "nosuid", "noexec"),
+            _tmpfs(_TMP, 0o1777, _MEMBER_TMP_MIB, "nosuid", "noexec"),
         ],
         "annotations": {
             "dev.gvisor.spec.rootfs.source": str(image),
@@ -242,11 +235,12 @@ def _container_mounts(claim: Claim) -> list[Body]:
     return [
         _mount("/proc", "proc", "nosuid", "noexec"),
         _mount("/sys", "sysfs", "nosuid", "noexec", "ro"),
-        _mount("/dev", "dev", "nosuid"),
+        # It takes no size. Read-only, its devices work as ever, and nothing can grow in it.
+        _mount("/dev", "dev", "nosuid", "ro"),
         _mount("/dev/pts", "devpts", "nosuid", "noexec"),
-        _tmpfs("/dev/shm", 0o1777, claim.shm_mib, "nosuid"),
+        _tmpfs(_SHM, 0o1777, claim.shm_mib, "nosuid"),
         _tmpfs("/run", 0o755, RUN_MIB, "nosuid"),
-        _tmpfs("/tmp", 0o1777, claim.tmp_mib),
+        _tmpfs(_TMP, 0o1777, claim.tmp_mib),
         _mount(AGENT_FOLDER, "erofs", "ro"),
     ]
 

@@ -1,11 +1,11 @@
 """Where a backend keeps what its members need on the machine, and how that is removed again.
 
-    STATE/                     0700, the server's own
-      root/                    runsc's: control sockets and state files
-      bundle/config.json       one for all members, since all of them start alike
-      members/BODY/            BODY is the sandbox's id without its prefix
-        keeper.in keeper.out   named pipes, so that a successor of the node can open them again
-        runsc.log keeper.log agent.log pid
+STATE/                     0700, the server's own
+  root/                    runsc's: control sockets and state files
+  bundle/config.json       one for all members, since all of them start alike
+  members/BODY/            BODY is the sandbox's id without its prefix
+    keeper.in keeper.out   named pipes, so that a successor of the node can open them again
+    runsc.log keeper.log agent.log pid
 """
 
 from __future__ import annotations

@@ -63,8 +63,13 @@ class Keeper:
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
         readable: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._reader, lambda: readable.done() or readable.set_result(None))
+        loop.add_reader(self._reader, _resolve, readable)
         try:
             await readable
         finally:
             loop.remove_reader(self._reader)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -8,8 +8,9 @@ import fcntl
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.control import Control, ControlError
@@ -23,6 +24,7 @@ from skerry.model.members import AgentPipes, Claim, MemberRecord, Nic
 
 KEEPER_SECONDS = 5.0
 END_SECONDS = 5.0
+SAVE_SECONDS = 600.0
 PIPE_BYTES = 1 << 20
 _PACKET_VNET_HDR = 15  # linux/if_packet.h
 _SOL_PACKET = 263
@@ -44,6 +46,7 @@ class GvisorMember:
         self._control = Control(state.control_socket(sandbox))
         self._keeper = Keeper(self._folder.keeper_in, self._folder.keeper_out)
         self._claimed = False
+        self._collecting: set[asyncio.Task[None]] = set()
         self._destroying = asyncio.Lock()
         self._destroyed = False
 
@@ -91,8 +94,19 @@ class GvisorMember:
             if os.write(pipes.writer, hello) != len(hello):
                 raise InternalError(f"a HELLO of {len(hello)} bytes does not fit into a pipe")
             given = [*pipes.theirs, self._agent_log(files)]
-            await self._call("attach", "containerManager.ExecuteAsync", arguments, given)
+            pid = await self._call("attach", "containerManager.ExecuteAsync", arguments, given)
+            task = asyncio.create_task(self._collect(pid))
+            self._collecting.add(task)
+            task.add_done_callback(self._collecting.discard)
             return pipes.keep()
+
+    async def save_upper(self, archive_fd: int) -> None:
+        async with self._own_connection() as control:
+            method, body = "Fs.TarRootfsUpperLayer", {"ContainerID": container_id(self._sandbox)}
+            try:
+                await control.call(method, body, [archive_fd], seconds=SAVE_SECONDS)
+            except ControlError as exc:
+                raise self._failed("save_upper", exc) from exc
 
     async def wait_ended(self) -> None:
         await self._sentry.ended()
@@ -108,6 +122,7 @@ class GvisorMember:
             await self._end_sentry()
             self._state.remove(self._sandbox)
             self._destroyed = True
+            await self._stop_collecting()
             self._sentry.close()
             self._control.close()
             self._keeper.close()
@@ -127,16 +142,37 @@ class GvisorMember:
                     f"see /proc/{self._sentry.key.pid}/stack"
                 ) from exc
 
-    async def _call(self, stage: str, method: str, argument: object, files: list[int] | None = None) -> None:
+    async def _call(self, stage: str, method: str, argument: object, files: Sequence[int] = ()) -> Any:
         try:
-            await self._control.call(method, argument, files or ())
+            return await self._control.call(method, argument, files)
         except ControlError as exc:
             raise self._failed(stage, exc) from exc
 
-    async def _bounded(self, stage: str, wait: asyncio.Future[None] | object) -> None:
+    @contextlib.asynccontextmanager
+    async def _own_connection(self) -> AsyncIterator[Control]:
+        """A connection of its own for a call that takes long, since each carries one call at a time."""
+        control = Control(self._state.control_socket(self._sandbox))
+        try:
+            yield control
+        finally:
+            control.close()
+
+    async def _collect(self, pid: object) -> None:
+        """Take the exit of an executed process: the sentry remembers each until somebody has."""
+        arguments = {"CID": container_id(self._sandbox), "PID": pid}
+        async with self._own_connection() as control:
+            with contextlib.suppress(ControlError):
+                await control.call("containerManager.WaitPID", arguments)
+
+    async def _stop_collecting(self) -> None:
+        for task in tuple(self._collecting):
+            task.cancel()
+        await asyncio.gather(*self._collecting, return_exceptions=True)
+
+    async def _bounded(self, stage: str, answer: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(KEEPER_SECONDS):
-                await wait  # type: ignore[misc]
+                await answer
         except TimeoutError as exc:
             raise self._failed(stage, f"the keeper gave no answer within {KEEPER_SECONDS:g} s") from exc
         except KeeperError as exc:
@@ -191,8 +227,7 @@ def _opened(files: contextlib.ExitStack, path: Path, flags: int) -> int:
 
 def _unlinked(files: contextlib.ExitStack, folder: Path) -> int:
     """A file of its own without a name: it goes when the sandbox does, whatever else happens."""
-    file = files.enter_context(tempfile.TemporaryFile(dir=folder))
-    return file.fileno()
+    return files.enter_context(tempfile.TemporaryFile(dir=folder)).fileno()
 
 
 def _carries_virtio_headers(packet_socket: int) -> bool:

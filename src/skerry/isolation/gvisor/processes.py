@@ -37,7 +37,7 @@ def key_of(pid: int) -> ProcessKey | None:
 
 
 class Watch:
-    """One process held by a pidfd: it can be waited for and killed, and its pid cannot be taken by another meanwhile."""
+    """One process held by a pidfd: it can be waited for and killed, and never mistaken for another with its pid."""
 
     def __init__(self, key: ProcessKey) -> None:
         """Raise ProcessLookupError if the process has ended."""
