@@ -25,7 +25,7 @@ MKFS = "mkfs.erofs"
 MKFS_TIMEOUT_S = 600.0
 BLOCK = 4096
 MEMBER_FOLDERS = ("dev", "proc", "sys", "tmp", "run", "etc")
-AGENT_PATH = "skerry-agent"
+TRUST_FOLDER = "trust"
 
 # One name for all images: nothing looks them up by it, and a random one would differ in each build.
 UUID = str(uuid.uuid5(uuid.NAMESPACE_URL, "skerry:erofs"))
@@ -86,11 +86,11 @@ def pack_agent(agent: Path, member_image: Path, agent_image: Path) -> None:
     """Write the two images that every sandbox uses.
 
     `member_image` is the root of a pool member: the agent at /skerry-agent and the folders that a container's
-    mounts need. `agent_image` holds only the agent, to be mounted into a user's image.
+    mounts need. `agent_image` is mounted at /.skerry in a user's image: the agent, and a place to mount certificates.
     """
     binary = File(content=agent, mode=0o755)
-    pack_tree({AGENT_PATH: binary, **dict.fromkeys(MEMBER_FOLDERS)}, member_image)
-    pack_tree({AGENT_PATH: binary}, agent_image)
+    pack_tree({"skerry-agent": binary, **dict.fromkeys(MEMBER_FOLDERS)}, member_image)
+    pack_tree({"agent": binary, TRUST_FOLDER: None}, agent_image)
 
 
 def image_xattrs(image: Path) -> list[Xattr]:

@@ -1,0 +1,100 @@
+"""This machine as a node of the local server: backend, cgroups, network, output and images, joined."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
+from skerry.apps.local import Ground, Parts
+from skerry.engine.images import BuiltImages
+from skerry.images.bases import DebianBases
+from skerry.images.erofs import pack_agent
+from skerry.images.files import ImageFolder
+from skerry.images.trust import TrustFolder
+from skerry.isolation.gvisor.backend import GvisorBackend
+from skerry.model.ids import NODE, Ids, NodeId
+from skerry.node import cgroups
+from skerry.node.host import Host
+from skerry.node.machinery import Machinery
+from skerry.node.network.network import Network
+from skerry.node.network.settings import NetworkSettings
+from skerry.node.output_quota import NodeQuota, free_bytes_of
+from skerry.node.records import Records
+
+
+@asynccontextmanager
+async def open_host(ground: Ground) -> AsyncIterator[Parts]:
+    """Yield the parts of a server whose only node is this machine; sandboxes outlive the block."""
+    data = ground.settings.data_dir
+    backend = await _backend(data, ground.settings.runtime_dir)
+    await backend.probe()
+    machinery = _machinery(ground, backend)
+    host = Host(id=_node_id(data / "node-id", ground.ids), machinery=machinery)
+    folder = ImageFolder(data / "images")
+    folder.open()
+    images = BuiltImages(
+        store=ground.store,
+        files=folder,
+        bases=DebianBases(data / "bases"),
+        node=lambda: host,
+        clock=ground.clock,
+        ids=ground.ids,
+    )
+    await host.open()
+    try:
+        yield Parts(nodes={host.view().id: host}, images=images)
+    finally:
+        await host.close()
+        machinery.quota.close()
+        backend.close()
+
+
+def _machinery(ground: Ground, backend: GvisorBackend) -> Machinery:
+    data, runtime = ground.settings.data_dir, ground.settings.runtime_dir
+    return Machinery(
+        backend=backend,
+        cgroups=cgroups.detect(),
+        network=Network(NetworkSettings()),
+        records=Records(runtime / "records"),
+        quota=NodeQuota(free_bytes_of(data)),
+        trust=TrustFolder(data / "trust"),
+        output_folder=data / "output",
+        build_folder=data / "builds",
+        image_helper=binary(IMAGE_HELPER),
+        cpus=len(os.sched_getaffinity(0)),
+        memory_mib=_memory_mib(),
+    )
+
+
+async def _backend(data: Path, runtime: Path) -> GvisorBackend:
+    agent = binary(AGENT)
+    # Sandboxes of an earlier version keep the files that they have mounted.
+    folder = data / "agent" / await asyncio.to_thread(_digest, agent)
+    member_image, agent_image = folder / "member.erofs", folder / "agent.erofs"
+    if not agent_image.exists() or not member_image.exists():
+        await asyncio.to_thread(pack_agent, agent, member_image, agent_image)
+    return GvisorBackend(
+        runsc=binary(RUNSC), state=runtime / "gvisor", member_image=member_image, agent_image=agent_image
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
+
+
+def _node_id(path: Path, ids: Ids) -> NodeId:
+    """Return the id of this node, chosen once for its data folder."""
+    if not path.exists():
+        draft = path.with_suffix(".new")
+        draft.write_text(ids.new(NODE))
+        draft.rename(path)
+    return NodeId(path.read_text())
+
+
+def _memory_mib() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20

@@ -1,0 +1,36 @@
+"""The images without steps, as the engine asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from skerry.images.debian import base_key, build_base
+from skerry.images.erofs import pack
+from skerry.model.specs import ImageConfig
+
+CONFIG = ImageConfig(env={}, workdir="/", user="root")
+
+
+class DebianBases:
+    """The Debian base, built from the machine's own mirror. Matches the engine's `Bases`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def key(self, python_version: str | None) -> str:
+        """Return what changes when the base would come out differently. Raises InvalidError for an unknown version."""
+        return base_key(python_version)
+
+    async def make(self, python_version: str | None, into: Path, progress: Callable[[str], None]) -> ImageConfig:
+        """Write the base to the file `into`. Raises ImageBuildError, InvalidError."""
+        await asyncio.to_thread(self._make, python_version, into, progress)
+        return CONFIG
+
+    def _make(self, python_version: str | None, into: Path, progress: Callable[[str], None]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(prefix="base-", dir=self._folder) as folder:
+            base = build_base(python_version, Path(folder) / "root", progress=progress)
+            pack(base.root, into, timestamp=base.timestamp, progress=progress)
