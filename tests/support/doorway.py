@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from door_client import Http, Socket
+
 from skerry.doors.native.app import native_door
 from skerry.doors.native.callers import LocalCallers
 from skerry.doors.native.listening import Listener, listening

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from doorway import Door
-from skerry.wire.frames import FrameType
 
 
 async def test_exec_brings_output_exit_and_an_end_for_each_channel(door: Door) -> None:

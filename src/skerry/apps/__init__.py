@@ -1,0 +1,1 @@
+"""Compositions: where the parts meet."""
