@@ -77,6 +77,9 @@ _NO_OVERLAY, _MEMORY_OVERLAY, _ANONYMOUS_OVERLAY = 0, 1, 3
 _GSO_BYTES = 65536
 
 
+_CGROUP_V2 = 1  # config.InSandboxCgroupV2
+
+
 def conf() -> Body:
     """The Conf that a claim carries: that of the member's own flags (see runsc.FLAGS), field by field."""
     return {
@@ -86,6 +89,7 @@ def conf() -> Body:
         "IgnoreCgroups": True,
         "DirectFS": False,
         "AllowSUID": True,
+        "InSandboxCgroup": _CGROUP_V2,
         "Platform": "systrap",
         "ControlRPCStopTimeout": 0,
     }
@@ -211,7 +215,7 @@ def _container_spec(claim: Claim, member_id: str, extra: Sequence[Body]) -> Body
         "ociVersion": "1.2.0",
         "process": {
             "user": {"uid": 0, "gid": 0},
-            "args": [AGENT_PATH, "init"],
+            "args": [AGENT_PATH],
             "env": [_PATH],
             "cwd": "/",
             "capabilities": _capabilities(AGENT_CAPABILITIES),

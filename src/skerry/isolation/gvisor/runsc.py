@@ -20,6 +20,7 @@ FLAGS = (
     "--ignore-cgroups",
     "--host-settings=ignore",
     "--allow-suid",
+    "--in-sandbox-cgroup=v2",  # made by the sentry, for the agent: a group for each process it starts
     "--control-rpc-stop-timeout=0",  # else a sentry that has ended lingers 15 s while a connection is open
     "--overlay2=none",  # for the member's own root; a claim says for itself what lies over its image
 )
