@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import errno
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -23,7 +24,6 @@ from skerry.model.errors import ImageBuildError
 
 MKFS = "mkfs.erofs"
 MKFS_TIMEOUT_S = 600.0
-BLOCK = 4096
 MEMBER_FOLDERS = ("dev", "proc", "sys", "tmp", "run", "etc")
 TRUST_FOLDER = "trust"
 
@@ -126,11 +126,9 @@ def _place(root: Path, name: str, entry: File | None) -> None:
 
 def _mkfs(root: Path, image: Path, timestamp: int | None) -> None:
     argv = [MKFS, "-x-1", "-Enoinline_data", f"-U{UUID}", "--quiet"]
-    env = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
-    if timestamp is None:
-        argv += ["-T0", "--preserve-mtime"]  # in this order: -T dates the image and its files alike
-    else:
-        env["SOURCE_DATE_EPOCH"] = str(timestamp)  # dates the image, and the files that are newer
+    # Dates the image and the files that are newer; -T would date all files alike, and --preserve-mtime is not
+    # heeded beside either (erofs-utils 1.5).
+    env = {**os.environ, "SOURCE_DATE_EPOCH": str(_newest(root) if timestamp is None else timestamp)}
     argv += [str(image), str(root)]
     try:
         answer = subprocess.run(
@@ -143,6 +141,10 @@ def _mkfs(root: Path, image: Path, timestamp: int | None) -> None:
     if answer.returncode != 0:
         said = (answer.stderr or answer.stdout).strip()
         raise ImageBuildError(f"{MKFS} ended with {answer.returncode} on {root}: {said}")
+
+
+def _newest(root: Path) -> int:
+    return max(math.ceil(os.lstat(path).st_mtime) for path in _paths(root))
 
 
 def _xattrs(root: Path) -> Iterator[Xattr]:
