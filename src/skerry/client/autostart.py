@@ -27,7 +27,7 @@ from skerry.model.text import printable
 
 MODULE: Final = "skerry.apps.local"
 LOCK_NAME: Final = "start.lock"
-LOG_NAME: Final = "server.log"
+LOG_NAME: Final = "start.log"
 START_TIMEOUT_S: Final = 60.0
 LOG_BYTES_MAX: Final = 4 * 1024 * 1024
 LOG_LINES_SHOWN: Final = 12

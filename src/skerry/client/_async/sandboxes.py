@@ -129,6 +129,11 @@ class Sandbox:
         return self._view.id
 
     @property
+    def view(self) -> SandboxView:
+        """All that was last known of the sandbox, in the model's words."""
+        return self._view
+
+    @property
     def returncode(self) -> int | None:
         """The entrypoint's exit code once the end is known (by `wait`, `poll` or `terminate`), else None.
 

@@ -50,6 +50,11 @@ class StreamReader(Generic[T]):
         self._told_dropped = 0
 
     @property
+    def received(self) -> int:
+        """How many bytes have come so far, lost ones included."""
+        return self._session.inboxes[self.file_descriptor].received
+
+    @property
     def dropped(self) -> int:
         """How many bytes were lost because the process wrote more than is kept while nobody read."""
         return self._session.inboxes[self.file_descriptor].dropped

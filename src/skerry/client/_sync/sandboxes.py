@@ -18,6 +18,7 @@ from skerry.client.client import Client
 from skerry.client.facade import Facade, IterMethod, Method, dual, unwrap
 from skerry.client.stream_type import StreamType
 from skerry.model.exits import SandboxExit
+from skerry.model.sandboxes import SandboxView
 
 
 class _Sandbox_exec:
@@ -237,6 +238,11 @@ class Sandbox(Facade[source.Sandbox]):
     @property
     def object_id(self) -> str:
         return self._inner.object_id
+
+    @property
+    def view(self) -> SandboxView:
+        """All that was last known of the sandbox, in the model's words."""
+        return self._inner.view
 
     @property
     def returncode(self) -> int | None:

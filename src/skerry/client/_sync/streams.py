@@ -19,6 +19,11 @@ class StreamReader(Facade[source.StreamReader[T]], Generic[T]):
     """
 
     @property
+    def received(self) -> int:
+        """How many bytes have come so far, lost ones included."""
+        return self._inner.received
+
+    @property
     def dropped(self) -> int:
         """How many bytes were lost because the process wrote more than is kept while nobody read."""
         return self._inner.dropped

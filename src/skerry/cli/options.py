@@ -1,0 +1,42 @@
+"""Options that several commands share, and the forms of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def json_option(command: C) -> C:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+def parse_env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the variables of `K=V` options."""
+    env = {}
+    for value in values:
+        key, separator, setting = value.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE")
+        env[key] = setting
+    return env
+
+
+def parse_amount(kind: type[float] | type[int]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return the parser of `REQUEST` or `REQUEST:LIMIT`."""
+
+    def parse(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
+        if value is None:
+            return None
+        try:
+            numbers = [kind(part) for part in value.split(":")]
+        except ValueError as exc:
+            raise click.BadParameter(f"{value!r} is no number or pair REQUEST:LIMIT") from exc
+        if len(numbers) > 2:
+            raise click.BadParameter(f"{value!r} has more than one colon")
+        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+    return parse

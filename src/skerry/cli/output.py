@@ -1,0 +1,45 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+
+from skerry.model.text import printable
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON; characters beyond ASCII, and so control characters, are escaped."""
+    print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns; what came from a sandbox cannot move the cursor."""
+    cells = [list(head), *([printable(cell, keep="") for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def tell(text: str) -> None:
+    """Print progress, which goes to stderr so that output stays the program's own."""
+    print(f"skerry: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def command_line(argv: Sequence[str], width: int = 40) -> str:
+    """Return a command as a shell would take it, cut to `width`."""
+    text = shlex.join(argv)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in its two largest units."""
+    whole = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= size:
+            lesser = {"d": ("h", 3600), "h": ("m", 60), "m": ("s", 1)}[unit]
+            rest = whole % size // lesser[1]
+            return f"{whole // size}{unit}" + (f" {rest}{lesser[0]}" if rest else "")
+    return f"{whole}s"
