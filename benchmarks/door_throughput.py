@@ -76,7 +76,7 @@ async def serve(path: str, total: int, stop: multiprocessing.synchronize.Event) 
             process = node.process(view.id, view.entrypoint)
             process._outputs[1] = Source(total)
             Path(path + ".ready").write_text(view.id)
-            while not stop.is_set():
+            while not stop.is_set():  # noqa: ASYNC110 - the event belongs to another process
                 await asyncio.sleep(0.05)
 
 

@@ -391,6 +391,8 @@ def ended_error(view: SandboxView) -> SandboxEndedError:
 
 def _way(current: SandboxState, target: SandboxState) -> tuple[SandboxState, ...]:
     """Return the states to go through: what was never seen running stops by way of `stopping`."""
+    if current is target:
+        return ()
     if may_follow(current, target):
         return (target,)
     if current is SandboxState.PENDING:

@@ -16,25 +16,26 @@ class Tasks:
     """A group of tasks that ends with its block. A task that fails is logged and does not end the others."""
 
     def __init__(self) -> None:
-        self._group = asyncio.TaskGroup()
         self._running: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Tasks:
-        await self._group.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._running:
+        ending = list(self._running)
+        for task in ending:
             task.cancel()
-        await self._group.__aexit__(kind, exc, trace)
+        if ending:
+            await asyncio.wait(ending)
 
     def start(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Run `work` until it returns or this group ends."""
-        task = self._group.create_task(self._guarded(work, name), name=name)
+        task = asyncio.get_running_loop().create_task(self._guarded(work, name), name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before its first step never ran
         return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None], name: str) -> None:

@@ -85,13 +85,13 @@ async def listening(door: Asgi, sock: socket.socket) -> AsyncIterator[Listener]:
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve(sockets=[sock]))
+    serving = asyncio.get_running_loop().create_task(server.serve(sockets=[sock]))
+    try:
         await server.ready.wait()
-        try:
-            yield Listener(server)
-        finally:
-            server.should_exit = True
+        yield Listener(server)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def peer_of(sock: socket.socket) -> Peer:
