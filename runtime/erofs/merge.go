@@ -55,9 +55,10 @@ func (w *Writer) applyEntry(root *Node, header *tar.Header, body io.Reader) erro
 		w.noteXattrs(parts, header)
 		return applyDir(dir, name, header)
 	case tar.TypeLink:
-		return applyLink(root, dir, name, header)
+		return w.applyLink(root, dir, name, header)
 	case tar.TypeChar:
 		if header.Devmajor == 0 && header.Devminor == 0 {
+			w.whiteouts[strings.Join(parts, "/")] = true
 			delete(dir.children, name)
 			return nil
 		}
@@ -81,10 +82,15 @@ func applyDir(dir *Node, name string, header *tar.Header) error {
 	return nil
 }
 
-func applyLink(root, dir *Node, name string, header *tar.Header) error {
+// applyLink gives a file one more name. gVisor's overlay deletes many files with one device 0:0 of many names.
+func (w *Writer) applyLink(root, dir *Node, name string, header *tar.Header) error {
 	parts, err := split(header.Linkname)
 	if err != nil {
 		return err
+	}
+	if w.whiteouts[strings.Join(parts, "/")] {
+		delete(dir.children, name)
+		return nil
 	}
 	target := root.lookup(parts)
 	if target == nil || target.IsDir() {

@@ -20,6 +20,8 @@ type Xattr struct {
 type Writer struct {
 	Xattrs []Xattr
 
+	whiteouts map[string]bool // paths in the archive that mark a deleted file
+
 	out    *os.File
 	end    int64 // where the next data go, a multiple of the block size
 	metaAt int64
@@ -28,7 +30,9 @@ type Writer struct {
 }
 
 // NewWriter begins an image in an empty file.
-func NewWriter(out *os.File) *Writer { return &Writer{out: out, end: blockSize} }
+func NewWriter(out *os.File) *Writer {
+	return &Writer{out: out, end: blockSize, whiteouts: map[string]bool{}}
+}
 
 // append writes the bytes of one regular file and returns their first block.
 func (w *Writer) append(body io.Reader, size int64) (int64, error) {
