@@ -1,0 +1,264 @@
+"""What a machine needs for sandboxes, looked at piece by piece. Each probe works alone, whatever else is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+Status = Literal["ok", "note", "missing"]
+
+DATA_DIR: Final = "/var/lib/skerry"
+TOOLS_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+KERNEL_MIN: Final = (5, 14)  # cgroup.kill, and everything older that is used
+DISK_MIN_GIB: Final = 5.0
+MEMORY_MIN_GIB: Final = 1.0
+CONTROLLERS: Final = ("cpu", "cpuacct", "memory", "pids")
+_CLONE_NEWUSER: Final = 0x10000000
+_CLONE_NEWNET: Final = 0x40000000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe found. `mend` is the command that helps, where one does."""
+
+    status: Status
+    text: str
+    mend: str = ""
+
+
+def kernel() -> Finding:
+    system, machine = platform.system(), platform.machine()
+    match = re.match(r"(\d+)\.(\d+)", platform.release())
+    version = (int(match[1]), int(match[2])) if match else (0, 0)
+    text = f"{system} {platform.release()} on {machine}"
+    if system != "Linux" or machine != "x86_64":
+        return Finding("missing", f"{text}; sandboxes need Linux on x86_64", "use another machine")
+    if version < KERNEL_MIN:
+        needed = ".".join(map(str, KERNEL_MIN))
+        return Finding("missing", f"{text}; {needed} is needed", "apt full-upgrade, then reboot")
+    return Finding("ok", text)
+
+
+def root() -> Finding:
+    if os.geteuid() == 0:
+        return Finding("ok", "you are root and may start the local server")
+    group = _group()
+    return Finding(
+        "note",
+        f"you are uid {os.geteuid()}: you can use a server that root shares with your group, but not start one",
+        f"sudo skerry server --group {group}",
+    )
+
+
+def runsc() -> Finding:
+    path = _binary("runsc")
+    if not path.exists():
+        return Finding("missing", f"{path} is not built", "make setup")
+    answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=0.9)
+    if answer.returncode:
+        return Finding("missing", f"{path} does not run: {_last_line(answer.stderr)}", "make clean setup")
+    return Finding("ok", answer.stdout.splitlines()[0])
+
+
+def agent() -> Finding:
+    missing = [name for name in ("skerry-agent", "skerry-image") if not os.access(_binary(name), os.X_OK)]
+    if missing:
+        return Finding("missing", f"not built: {', '.join(missing)} (in {_binary('')})", "make setup")
+    return Finding("ok", "the agent and the image helper are built")
+
+
+def user_namespaces() -> Finding:
+    _unshare(_CLONE_NEWUSER)
+    return Finding("ok", "user namespaces can be made")
+
+
+def network_namespaces() -> Finding:
+    if os.geteuid() != 0:
+        return Finding("note", "only root can make network namespaces; the server does", "sudo skerry doctor")
+    _unshare(_CLONE_NEWNET)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE):
+        return Finding("ok", "network namespaces can be made, and netlink answers")
+
+
+def cgroups() -> Finding:
+    found: dict[str, str] = {}
+    unified = ""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind == "cgroup":
+            found.update({name: before.split()[4] for name in options.split(",") if name in CONTROLLERS})
+        elif kind == "cgroup2":
+            unified = before.split()[4]
+    lacking = [name for name in CONTROLLERS if name not in found]
+    if lacking:
+        have = f"; version 2 is at {unified}, which is not used yet" if unified else ""
+        return Finding(
+            "missing",
+            f"the control groups {', '.join(lacking)} are not mounted in version 1{have}",
+            "boot with systemd.unified_cgroup_hierarchy=0",
+        )
+    if os.geteuid() == 0 and not all(os.access(folder, os.W_OK) for folder in found.values()):
+        return Finding("missing", "the control groups are mounted read-only", "mount -o remount,rw " + found["memory"])
+    return Finding("ok", f"version 1 with {', '.join(CONTROLLERS)}")
+
+
+def nftables() -> Finding:
+    try:
+        library = ctypes.CDLL("libnftables.so.1")
+    except OSError:
+        return Finding("missing", "libnftables is not installed", "apt-get install --yes libnftables1")
+    if os.geteuid() != 0:
+        return Finding("note", "libnftables is there; whether the kernel has nf_tables only root can tell")
+    _unshare(_CLONE_NEWNET)  # what is tried here is gone with this child
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    library.nft_ctx_buffer_error.argtypes = [ctypes.c_void_p]
+    context = library.nft_ctx_new(0)
+    library.nft_ctx_buffer_error(context)
+    if library.nft_run_cmd_from_buffer(context, b"add table ip skerry_probe"):
+        return Finding("missing", "the kernel has no nf_tables, or does not let us use it", "modprobe nf_tables")
+    return Finding("ok", "libnftables and the kernel's nf_tables work")
+
+
+def ip_forward() -> Finding:
+    path = Path("/proc/sys/net/ipv4/ip_forward")
+    value = path.read_text().strip()
+    if value == "1":
+        return Finding("ok", "packets are forwarded already")
+    if os.geteuid() == 0 and not os.access(path, os.W_OK):
+        return Finding(
+            "missing", "packets are not forwarded, and that cannot be changed here", "sysctl -w net.ipv4.ip_forward=1"
+        )
+    return Finding("ok", "packets are not forwarded; the server turns it on while it runs and off again")
+
+
+def disk() -> Finding:
+    folder = Path(os.environ.get("SKERRY_DATA_DIR") or DATA_DIR)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    text = f"{free:.1f} GiB free for {folder}"
+    if free < DISK_MIN_GIB:
+        return Finding(
+            "missing",
+            f"{text}; {DISK_MIN_GIB:.0f} GiB are needed for images and output",
+            "export SKERRY_DATA_DIR=/big/disk",
+        )
+    return Finding("ok", text)
+
+
+def memory() -> Finding:
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    total, available = (int(fields[name].split()[0]) / 2**20 for name in ("MemTotal", "MemAvailable"))
+    text = f"{available:.1f} of {total:.1f} GiB are free"
+    if available < MEMORY_MIN_GIB:
+        return Finding("missing", f"{text}; {MEMORY_MIN_GIB:.0f} GiB should be", "end other programs")
+    return Finding("ok", text)
+
+
+def image_tools() -> Finding:
+    packages = {"mkfs.erofs": "erofs-utils", "mmdebstrap": "mmdebstrap"}
+    lacking = [package for tool, package in packages.items() if shutil.which(tool, path=TOOLS_PATH) is None]
+    if lacking:
+        text = f"not installed: {', '.join(lacking)}, which build images"
+        return Finding("missing", text, f"apt-get install --yes {' '.join(lacking)}")
+    return Finding("ok", "mmdebstrap and mkfs.erofs are there")
+
+
+def default_image() -> Finding:
+    folder = Path(os.environ.get("SKERRY_DATA_DIR") or DATA_DIR) / "bases"
+    try:
+        built = any(folder.iterdir())
+    except FileNotFoundError:
+        built = False
+    except PermissionError:
+        return Finding("note", f"only root can look into {folder}", "sudo skerry doctor")
+    if built:
+        return Finding("ok", f"a base is built in {folder}")
+    return Finding("note", "not built yet; the first sandbox builds it in a minute or two", "skerry create")
+
+
+def server() -> Finding:
+    """Ask the server that this program would use, without starting one."""
+    from skerry.client.settings import endpoint
+
+    path = endpoint(autostart=False).socket
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.settimeout(0.8)
+        try:
+            peer.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            mend = "" if os.geteuid() == 0 else f"sudo skerry server --group {_group()}"
+            return Finding("note", f"none listens on {path}; root's first command starts one", mend)
+        except PermissionError:
+            return Finding("missing", f"you may not use the one on {path}", f"sudo skerry server --group {_group()}")
+        _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid not in (0, os.geteuid()):
+            return Finding("missing", f"the one on {path} runs as uid {uid} and is not trusted", "unset SKERRY_URL")
+        peer.sendall(b"GET /v1/health HTTP/1.1\r\nHost: skerry\r\nConnection: close\r\n\r\n")
+        if not peer.recv(4096).startswith(b"HTTP/1.1 200"):
+            return Finding("missing", f"the one on {path} answers, but is not well", f"see {DATA_DIR}/server.log")
+    return Finding("ok", f"one answers on {path}")
+
+
+PROBES: Final[dict[str, Callable[[], Finding]]] = {
+    "kernel": kernel,
+    "root": root,
+    "runsc": runsc,
+    "agent": agent,
+    "user namespaces": user_namespaces,
+    "network namespaces": network_namespaces,
+    "control groups": cgroups,
+    "nftables": nftables,
+    "ip forwarding": ip_forward,
+    "disk": disk,
+    "memory": memory,
+    "image tools": image_tools,
+    "default image": default_image,
+    "server": server,
+}
+# What helps when a probe fails in a way that it does not know.
+MENDS: Final[dict[str, str]] = {
+    "user namespaces": "sysctl -w user.max_user_namespaces=15000",
+    "network namespaces": "sysctl -w user.max_net_namespaces=15000",
+    "runsc": "make clean setup",
+    "server": "SKERRY_TRACEBACK=1 skerry version",
+}
+
+
+def as_data(probe: Callable[[], Finding]) -> dict[str, str]:
+    """Return what a probe found as plain data, to cross from a child."""
+    return asdict(probe())
+
+
+def _unshare(flags: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _binary(name: str) -> Path:
+    return Path(__file__).resolve().parent.parent / "_bin" / name
+
+
+def _group() -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(os.getgid()).gr_name
+    except KeyError:
+        return str(os.getgid())
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]
