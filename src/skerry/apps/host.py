@@ -11,6 +11,7 @@ from pathlib import Path
 
 from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
 from skerry.apps.local import Ground, Parts
+from skerry.apps.settings import RUNTIME_DIR
 from skerry.engine.images import BuiltImages
 from skerry.images.bases import DebianBases
 from skerry.images.erofs import pack_agent
@@ -56,10 +57,11 @@ async def open_host(ground: Ground) -> AsyncIterator[Parts]:
 
 def _machinery(ground: Ground, backend: GvisorBackend) -> Machinery:
     data, runtime = ground.settings.data_dir, ground.settings.runtime_dir
+    instance = _instance(runtime)
     return Machinery(
         backend=backend,
-        cgroups=cgroups.detect(),
-        network=Network(NetworkSettings()),
+        cgroups=cgroups.detect(f"skerry{instance}"),
+        network=Network(NetworkSettings(prefix=f"sk{instance}")),
         records=Records(runtime / "records"),
         quota=NodeQuota(free_bytes_of(data)),
         trust=TrustFolder(data / "trust"),
@@ -81,6 +83,14 @@ async def _backend(data: Path, runtime: Path) -> GvisorBackend:
     return GvisorBackend(
         runsc=binary(RUNSC), state=runtime / "gvisor", member_image=member_image, agent_image=agent_image
     )
+
+
+def _instance(runtime: Path) -> str:
+    """Return what sets the devices and groups of this server apart from those of another one on the machine."""
+    if runtime == Path(RUNTIME_DIR):
+        return ""
+    digest = hashlib.sha256(os.fsencode(runtime)).digest()
+    return "".join(chr(ord("a") + byte % 26) for byte in digest[:4])  # names of devices take letters only
 
 
 def _digest(path: Path) -> str:
