@@ -18,7 +18,7 @@ from skerry.node.output_quota import Ask, SandboxQuota, decide
 from skerry.wire.frames import STDERR, STDOUT
 
 BATCHES: Final = 16
-"""At a bound, a sixteenth of it goes at once."""
+"""At a bound, a sixteenth of the smaller one goes at once."""
 
 log = Events("skerry.node.output")
 
@@ -58,6 +58,7 @@ class ProcessOutput:
         self._settle()
         if failure is not None:
             log.warning("output.not_stored", process=self._name, channel=channel, error=str(failure))
+            self._quota.wait(self)
 
     def end(self, channel: int) -> None:
         """Nothing more comes on this channel. May be repeated."""
@@ -106,7 +107,8 @@ class ProcessOutput:
     def recheck(self) -> None:
         """There may be room again: store what waits in memory, and let the link ask."""
         for channel, each in self._logs.items():
-            each.retry()
+            if each.retry() is not None:
+                self._quota.wait(self)
             self._settle()
             if self._wake is not None:
                 self._wake(channel)
@@ -137,7 +139,7 @@ class ProcessOutput:
                 process_droppable=self.droppable(),
                 sandbox_left=sandbox_left,
                 sandbox_droppable=self._quota.droppable() if sandbox_left < window else 0,
-                batch=self._limit // BATCHES,
+                batch=min(self._limit, self._quota.limit) // BATCHES,
             )
         )
         self.drop(verdict.drop_process)
