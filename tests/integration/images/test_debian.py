@@ -81,6 +81,8 @@ def shell(image: Path, wheels: Path, tmp_path: Path) -> Iterator[Shell]:
 
     yield run
     subprocess.run([*runsc, "delete", "--force", name], capture_output=True)
+    # runsc keeps an empty network namespace mounted in its state folder.
+    subprocess.run(["umount", "--lazy", str(state / "null-netns")], capture_output=True)
 
 
 def spec(command: str, user: int, image: Path, wheels: Path, root: Path) -> dict[str, object]:
