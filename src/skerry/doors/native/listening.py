@@ -85,9 +85,13 @@ async def listening(door: Asgi, sock: socket.socket) -> AsyncIterator[Listener]:
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config)
-    serving = asyncio.get_running_loop().create_task(server.serve(sockets=[sock]))
+    serving = asyncio.ensure_future(server.serve(sockets=[sock]))
+    ready = asyncio.ensure_future(server.ready.wait())
     try:
-        await server.ready.wait()
+        await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if serving.done():
+            await serving  # what kept it from listening
         yield Listener(server)
     finally:
         server.should_exit = True

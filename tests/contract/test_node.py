@@ -1,0 +1,354 @@
+"""What the engine asks of a node, for every node. The real one runs the same commands from its base image."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from skerry.engine.interfaces import NodeHandle, Output, ProcessHandle, RootImage
+from skerry.model import errors
+from skerry.model.exits import ProcessExit, ProcessReason, SandboxReason
+from skerry.model.ids import ImageId, ProcessId, SandboxId, encode
+from skerry.model.nodes import Launch
+from skerry.model.specs import ExecSpec, SandboxSpec
+from skerry.testing.clock import VirtualClock, settle
+from skerry.testing.ids import CountingIds
+from skerry.testing.images import MemoryImages
+from skerry.testing.node import FakeNode
+
+DEADLINE_S = 20.0
+
+
+@dataclass
+class Subject:
+    """A node under test: how time passes on it, and the image it starts."""
+
+    node: NodeHandle
+    image: RootImage
+    pass_time: Callable[[float], object]
+    ids: CountingIds
+
+    def launch(self, *entrypoint: str, **fields: object) -> Launch:
+        spec = SandboxSpec(image=ImageId("im_1"), entrypoint=entrypoint, **fields)  # type: ignore[arg-type]
+        return Launch(
+            sandbox=SandboxId(self.ids.new("sb")),
+            spec=spec,
+            image=self.image,
+            entrypoint=ProcessId(self.ids.new("pr")) if entrypoint else None,
+        )
+
+    async def started(self, *entrypoint: str, **fields: object) -> SandboxId:
+        launch = self.launch(*entrypoint, **fields)
+        await self.node.start(launch)
+        return launch.sandbox
+
+    async def exec(self, sandbox: SandboxId, *argv: str, **fields: object) -> ProcessHandle:
+        process = ProcessId(self.ids.new("pr"))
+        return await self.node.exec(sandbox, process, ExecSpec(argv=argv, **fields))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def subject() -> AsyncIterator[Subject]:
+    clock, ids = VirtualClock(), CountingIds()
+    images = MemoryImages(clock=clock, ids=ids)
+    async with FakeNode(clock=clock) as node, asyncio.timeout(DEADLINE_S):
+        yield Subject(node, images.root(images.add().id), clock.advance, ids)
+
+
+async def content(output: Output, offset: int = 0) -> bytes:
+    """Return a channel's bytes from `offset` to its end, checking that they come without a gap."""
+    got = bytearray()
+    async for at, chunk in output.follow(offset):
+        assert at == offset + len(got)
+        got += chunk
+    return bytes(got)
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+# Sandboxes
+
+
+async def test_what_a_sandbox_asks_for_counts_before_its_start_first_waits(subject: Subject) -> None:
+    before = subject.node.view()
+    starting = subject.node.start(subject.launch())
+    task = asyncio.ensure_future(starting)
+    await asyncio.sleep(0)
+    after = subject.node.view()
+    assert after.sandboxes == before.sandboxes + 1
+    assert after.reserved_memory_mib > before.reserved_memory_mib
+    await task
+
+
+async def test_a_started_sandbox_is_running_and_its_stages_are_told(subject: Subject) -> None:
+    launch = subject.launch()
+    started = await subject.node.start(launch)
+    assert started.stages
+    assert subject.node.running()[launch.sandbox] == started
+
+
+async def test_terminating_ends_it_once_and_frees_its_room(subject: Subject) -> None:
+    before = subject.node.view()
+    sandbox = await subject.started("cat")
+    first = await subject.node.terminate(sandbox)
+    assert first.reason is SandboxReason.TERMINATED
+    assert await subject.node.terminate(sandbox, SandboxReason.EVICTED) == first
+    assert sandbox not in subject.node.running()
+    assert subject.node.view() == before
+
+
+async def test_the_exit_of_the_entrypoint_ends_the_sandbox_with_its_code(subject: Subject) -> None:
+    sandbox = await subject.started("false")
+    ended = await subject.node.wait_ended(sandbox)
+    assert (ended.sandbox, ended.exit.reason, ended.exit.code) == (sandbox, SandboxReason.EXITED, 1)
+
+
+async def test_a_lifetime_ends_the_sandbox(subject: Subject) -> None:
+    sandbox = await subject.started("cat", lifetime_s=2.0)
+    waiting = asyncio.ensure_future(subject.node.wait_ended(sandbox))
+    await settle()
+    assert not waiting.done()
+    await subject.pass_time(2.0)
+    assert (await waiting).exit.reason is SandboxReason.LIFETIME
+
+
+async def test_every_end_is_told_once_to_whoever_listens(subject: Subject) -> None:
+    first = await subject.started("cat")
+    await subject.node.terminate(first)
+    ends = subject.node.ended_since_start()
+    assert (await anext(ends)).sandbox == first
+    second = await subject.started("cat")
+    await subject.node.terminate(second)
+    assert (await anext(ends)).sandbox == second
+
+
+async def test_what_was_never_here_is_not_found(subject: Subject) -> None:
+    nobody = SandboxId(encode("sb", 12345678))
+    for call in (subject.node.processes, subject.node.files):
+        with pytest.raises(errors.NotFoundError):
+            call(nobody)
+    for wait in (subject.node.terminate, subject.node.wait_ended):
+        with pytest.raises(errors.NotFoundError):
+            await wait(nobody)
+    sandbox = await subject.started()
+    with pytest.raises(errors.NotFoundError):
+        subject.node.process(sandbox, ProcessId(encode("pr", 1)))
+
+
+async def test_output_outlives_the_sandbox_until_it_is_forgotten(subject: Subject) -> None:
+    sandbox = await subject.started()
+    process = await subject.exec(sandbox, "echo", "kept")
+    await process.wait()
+    await subject.node.terminate(sandbox)
+    (found,) = subject.node.processes(sandbox)
+    assert await content(found.output(1)) == b"kept\n"
+    subject.node.forget(sandbox)
+    with pytest.raises(errors.NotFoundError):
+        subject.node.processes(sandbox)
+
+
+# Processes
+
+
+async def test_a_process_has_its_output_on_two_channels_and_its_exit(subject: Subject) -> None:
+    sandbox = await subject.started()
+    process = await subject.exec(sandbox, "cat", "/no/such/file")
+    assert await process.wait() == ProcessExit(reason=ProcessReason.EXITED, code=1)
+    assert await content(process.output(1)) == b""
+    assert b"/no/such/file" in await content(process.output(2))
+    assert process.view.exit == await process.wait()
+    assert process.view.argv == ("cat", "/no/such/file")
+
+
+async def test_a_command_that_does_not_exist_exits_with_127_and_says_so(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "no-such-command")
+    assert (await process.wait()).code == 127
+    assert b"no-such-command" in await content(process.output(2))
+
+
+async def test_output_is_addressed_by_offset(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "echo", "0123456789")
+    await process.wait()
+    output = process.output(1)
+    assert await content(output, 4) == b"456789\n"
+    assert await content(output, 11) == b""
+    assert (output.base, output.end, output.ended) == (0, 11, True)
+
+
+async def test_stdout_and_stderr_can_be_one_channel(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "cat", "/no/such/file", stderr="stdout")
+    await process.wait()
+    assert b"/no/such/file" in await content(process.output(1))
+    assert await content(process.output(2)) == b""
+
+
+async def test_an_output_that_nobody_wants_is_empty_and_ended(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "echo", "x", stdout="null")
+    await process.wait()
+    assert await content(process.output(1)) == b""
+
+
+async def test_stdin_reaches_the_process_and_is_acknowledged(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "cat")
+    assert await process.write_stdin(0, b"hel") == 3
+    assert await process.write_stdin(3, memoryview(b"lo")) == 5
+    assert process.stdin_acknowledged == 5
+    await process.end_stdin()
+    assert (await process.wait()).code == 0
+    assert await content(process.output(1)) == b"hello"
+
+
+async def test_stdin_bytes_that_were_taken_are_dropped_when_they_come_again(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "cat")
+    await process.write_stdin(0, b"abc")
+    assert await process.write_stdin(1, b"bcd") == 4
+    await process.end_stdin()
+    await process.wait()
+    assert await content(process.output(1)) == b"abcd"
+
+
+async def test_a_gap_in_stdin_is_refused(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "cat")
+    with pytest.raises(errors.ConflictError):
+        await process.write_stdin(5, b"x")
+
+
+async def test_stdin_after_its_end_is_refused(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "sleep", "1000")
+    await process.end_stdin()
+    with pytest.raises(errors.ConflictError):
+        await process.write_stdin(0, b"x")
+    await process.signal(9)
+
+
+async def test_a_process_without_stdin_reads_its_end_at_once(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "cat", stdin="null")
+    assert (await process.wait()).code == 0
+
+
+@pytest.mark.parametrize(("number", "reason"), [(9, ProcessReason.KILLED), (15, ProcessReason.SIGNALED)])
+async def test_a_deadly_signal_is_the_reason_of_the_end(subject: Subject, number: int, reason: ProcessReason) -> None:
+    process = await subject.exec(await subject.started(), "sleep", "1000")
+    await process.signal(number)
+    end = await process.wait()
+    assert (end.signal, end.reason) == (number, reason)
+    await process.signal(number)
+    assert process.view.exit == end
+
+
+async def test_a_timeout_kills(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "sleep", "1000", timeout_s=1.0)
+    waiting = asyncio.ensure_future(process.wait())
+    await settle()
+    await subject.pass_time(1.0)
+    assert (await waiting).reason is ProcessReason.TIMEOUT
+
+
+async def test_the_end_of_the_sandbox_ends_its_processes_and_their_channels(subject: Subject) -> None:
+    sandbox = await subject.started()
+    process = await subject.exec(sandbox, "sleep", "1000")
+    reading = asyncio.ensure_future(content(process.output(1)))
+    await subject.node.terminate(sandbox)
+    assert (await process.wait()).reason is ProcessReason.SANDBOX_ENDED
+    assert await reading == b""
+
+
+async def test_a_process_id_that_exists_finds_that_process(subject: Subject) -> None:
+    sandbox = await subject.started()
+    process = ProcessId(subject.ids.new("pr"))
+    first = await subject.node.exec(sandbox, process, ExecSpec(argv=("cat",)))
+    again = await subject.node.exec(sandbox, process, ExecSpec(argv=("cat",)))
+    assert first.view == again.view
+    assert len(subject.node.processes(sandbox)) == 1
+    assert subject.node.process(sandbox, process).view == first.view
+
+
+async def test_exec_in_an_ended_sandbox_is_refused(subject: Subject) -> None:
+    sandbox = await subject.started()
+    await subject.node.terminate(sandbox)
+    with pytest.raises(errors.SandboxEndedError):
+        await subject.exec(sandbox, "true")
+    with pytest.raises(errors.SandboxEndedError):
+        subject.node.files(sandbox)
+
+
+async def test_environment_and_workdir_are_laid_over_those_of_sandbox_and_image(subject: Subject) -> None:
+    subject.image = replace(subject.image, config=replace(subject.image.config, env={"A": "image", "B": "image"}))
+    sandbox = await subject.started(env={"B": "sandbox", "C": "sandbox"})
+    process = await subject.exec(sandbox, "env", env={"C": "exec"})
+    await process.wait()
+    lines = (await content(process.output(1))).decode().splitlines()
+    assert {"A=image", "B=sandbox", "C=exec"} <= set(lines)
+    where = await subject.exec(sandbox, "pwd", workdir="/tmp")
+    assert await content(where.output(1)) == b"/tmp\n"
+
+
+# Files
+
+
+async def test_a_file_comes_back_as_it_was_written(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    assert await files.write("/tmp/new/file", chunks(b"ab", b"", b"cd"), mode=0o600) == 4
+    reading = await files.read("/tmp/new/file", offset=1, length=2)
+    assert reading.size == 2
+    assert b"".join([bytes(part) async for part in reading.chunks()]) == b"bc"
+    await reading.close()
+    entry = await files.stat("/tmp/new/file")
+    assert (entry.type, entry.size, entry.permissions) == ("file", 4, "0600")
+    assert await files.write("/tmp/new/file", chunks(b"ef"), append=True) == 6
+
+
+async def test_an_interrupted_write_leaves_the_old_file(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.write("/tmp/file", chunks(b"old"))
+
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"new"
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await files.write("/tmp/file", breaks())
+    reading = await files.read("/tmp/file")
+    assert b"".join([bytes(part) async for part in reading.chunks()]) == b"old"
+
+
+async def test_directories_are_made_listed_and_removed(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.make_directory("/tmp/a/b")
+    await files.write("/tmp/a/c", chunks(b"x"))
+    assert sorted([(entry.name, entry.path, entry.type) async for entry in files.list("/tmp/a")]) == [
+        ("b", "/tmp/a/b", "directory"),
+        ("c", "/tmp/a/c", "file"),
+    ]
+    with pytest.raises(errors.SandboxFilesystemDirectoryNotEmptyError):
+        await files.remove("/tmp/a")
+    await files.remove("/tmp/a", recursive=True)
+    with pytest.raises(errors.SandboxFilesystemNotFoundError):
+        await files.stat("/tmp/a")
+
+
+async def test_each_wrong_kind_of_path_has_its_own_error(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.write("/tmp/file", chunks(b"x"))
+    with pytest.raises(errors.SandboxFilesystemIsADirectoryError):
+        await files.read("/tmp")
+    with pytest.raises(errors.SandboxFilesystemNotFoundError):
+        await files.read("/tmp/none")
+    with pytest.raises(errors.SandboxFilesystemNotFoundError):
+        await files.write("/tmp/none/file", chunks(b"x"), parents=False)
+    with pytest.raises(errors.SandboxFilesystemNotADirectoryError):
+        await files.write("/tmp/file/below", chunks(b"x"))
+    with pytest.raises(errors.SandboxFilesystemNotADirectoryError):
+        [entry async for entry in files.list("/tmp/file")]
+    with pytest.raises(errors.SandboxFilesystemPathAlreadyExistsError):
+        await files.make_directory("/tmp/file")
+    with pytest.raises(errors.SandboxFilesystemPathAlreadyExistsError):
+        await files.make_directory("/tmp", parents=False)
+    with pytest.raises(errors.SandboxFilesystemNotFoundError):
+        await files.remove("/tmp/none")

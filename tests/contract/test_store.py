@@ -1,0 +1,175 @@
+"""What the engine asks of a store, for every store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from skerry.engine.interfaces import Store
+from skerry.model.errors import NotFoundError
+from skerry.model.exits import SandboxExit, SandboxReason
+from skerry.model.ids import AppId, ImageId, NodeId, ProcessId, SandboxId
+from skerry.model.sandboxes import ImageView, SandboxFilter, SandboxState, SandboxView, Stage
+from skerry.model.specs import (
+    HostAccess,
+    ImageDefinition,
+    ImageStep,
+    NetworkPolicy,
+    Resources,
+    SandboxSpec,
+    StepKind,
+)
+from skerry.store.sqlite.store import SqliteStore
+from skerry.testing.ids import CountingIds
+from skerry.testing.store import MemoryStore
+
+ACCESS = HostAccess(env={"PIP_INDEX_URL": "https://mirror"}, ca_bundle=b"PEM")
+SPEC = SandboxSpec(
+    image=ImageId("im_1"),
+    entrypoint=("python", "-c", "print('ä\n')"),
+    app=AppId("ap_1"),
+    env={"A": "b=c"},
+    workdir="/w",
+    user="user",
+    lifetime_s=12.5,
+    resources=Resources(cpu=0.5),
+    network=NetworkPolicy.BLOCKED,
+)
+VIEW = SandboxView(
+    id=SandboxId("sb_1"),
+    spec=SPEC,
+    state=SandboxState.STARTING,
+    node=NodeId("no_1"),
+    created_at=1000.25,
+    entrypoint=ProcessId("pr_1"),
+)
+ENDED = replace(
+    VIEW,
+    state=SandboxState.STOPPED,
+    started_at=1001.5,
+    ended_at=1002.5,
+    exit=SandboxExit(reason=SandboxReason.SIGNALED, signal=9, evidence="…"),
+    stages=(Stage(name="claim", ms=3.5),),
+)
+ALL = SandboxFilter(include_ended=True)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    ids = CountingIds()
+    made = MemoryStore(ids=ids) if request.param == "memory" else SqliteStore(tmp_path, ids=ids)
+    yield made
+    made.close()
+
+
+async def test_a_sandbox_comes_back_as_it_was_put(store: Store) -> None:
+    assert await store.put_sandbox(VIEW) == VIEW
+    assert store.sandbox(VIEW.id) == VIEW
+
+
+async def test_an_update_replaces_the_row(store: Store) -> None:
+    await store.put_sandbox(VIEW)
+    await store.update_sandbox(ENDED)
+    assert store.sandbox(VIEW.id) == ENDED
+
+
+async def test_an_update_without_a_row_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFoundError):
+        await store.update_sandbox(VIEW)
+
+
+async def test_what_the_callers_machine_has_is_not_kept(store: Store) -> None:
+    await store.put_sandbox(replace(VIEW, spec=replace(SPEC, host_access=ACCESS)))
+    await store.update_sandbox(replace(ENDED, spec=replace(SPEC, host_access=ACCESS)))
+    kept = store.sandbox(VIEW.id)
+    assert kept is not None
+    assert kept.spec.host_access == HostAccess()
+
+
+async def test_a_key_returns_the_sandbox_that_was_made_with_it(store: Store) -> None:
+    await store.put_sandbox(VIEW, idempotency_key="k")
+    other = replace(VIEW, id=SandboxId("sb_2"), created_at=1001.0)
+    assert await store.put_sandbox(other, idempotency_key="k") == VIEW
+    assert store.sandbox(other.id) is None
+    assert store.sandbox_by_key("k") == VIEW
+    assert store.sandbox_by_key("l") is None
+
+
+async def test_of_many_puts_at_once_with_one_key_one_wins(store: Store) -> None:
+    views = [replace(VIEW, id=SandboxId(f"sb_{number}"), created_at=float(number)) for number in range(20)]
+    kept = await asyncio.gather(*(store.put_sandbox(view, idempotency_key="k") for view in views))
+    assert len({view.id for view in kept}) == 1
+    assert len(store.sandboxes(ALL)) == 1
+
+
+async def test_deleting_frees_the_key_and_may_be_repeated(store: Store) -> None:
+    await store.put_sandbox(VIEW, idempotency_key="k")
+    await store.delete_sandbox(VIEW.id)
+    await store.delete_sandbox(VIEW.id)
+    assert store.sandbox(VIEW.id) is None
+    assert store.sandbox_by_key("k") is None
+    await store.put_sandbox(VIEW, idempotency_key="k")
+    assert store.sandbox(VIEW.id) == VIEW
+
+
+async def test_lists_are_newest_first_bounded_and_continued_before_a_time(store: Store) -> None:
+    for number in range(5):
+        await store.put_sandbox(replace(VIEW, id=SandboxId(f"sb_{number}"), created_at=float(number)))
+    first = store.sandboxes(SandboxFilter(limit=2))
+    rest = store.sandboxes(SandboxFilter(limit=9, before=first[-1].created_at))
+    assert [view.id for view in first] == ["sb_4", "sb_3"]
+    assert [view.id for view in rest] == ["sb_2", "sb_1", "sb_0"]
+
+
+async def test_lists_leave_out_what_has_ended_and_other_apps(store: Store) -> None:
+    await store.put_sandbox(ENDED)
+    await store.put_sandbox(replace(VIEW, id=SandboxId("sb_2"), created_at=2.0))
+    await store.put_sandbox(replace(VIEW, id=SandboxId("sb_3"), created_at=3.0, spec=replace(SPEC, app=AppId("ap_2"))))
+    await store.put_sandbox(replace(VIEW, id=SandboxId("sb_4"), created_at=4.0, spec=replace(SPEC, app=None)))
+
+    def found(which: SandboxFilter) -> list[str]:
+        return [view.id for view in store.sandboxes(which)]
+
+    assert found(SandboxFilter()) == ["sb_4", "sb_3", "sb_2"]
+    assert found(SandboxFilter(app=AppId("ap_1"))) == ["sb_2"]
+    assert found(SandboxFilter(app=AppId("ap_1"), include_ended=True)) == ["sb_1", "sb_2"]
+    assert found(ALL) == ["sb_1", "sb_4", "sb_3", "sb_2"]
+    assert [view.id for view in store.live_sandboxes()] == ["sb_4", "sb_3", "sb_2"]
+
+
+async def test_ended_sandboxes_come_in_the_order_of_their_ends(store: Store) -> None:
+    for number, ended_at in enumerate([30.0, 10.0, 20.0]):
+        await store.put_sandbox(
+            replace(ENDED, id=SandboxId(f"sb_{number}"), created_at=float(number), ended_at=ended_at)
+        )
+    await store.put_sandbox(replace(VIEW, id=SandboxId("sb_9")))
+    rows = store.ended_sandboxes()
+    assert [(row.id, row.node, row.ended_at) for row in rows] == [
+        ("sb_1", "no_1", 10.0),
+        ("sb_2", "no_1", 20.0),
+        ("sb_0", "no_1", 30.0),
+    ]
+
+
+async def test_an_app_is_made_once_however_many_ask(store: Store) -> None:
+    assert await store.app("agents", create=False) is None
+    made = await asyncio.gather(*(store.app("agents", create=True) for _ in range(10)))
+    assert len(set(made)) == 1
+    assert await store.app("agents", create=False) == made[0]
+    assert await store.app("others", create=True) != made[0]
+
+
+async def test_the_newest_image_of_a_definition_is_the_one_that_counts(store: Store) -> None:
+    definition = ImageDefinition(steps=(ImageStep(kind=StepKind.PIP, arguments=("requests",)),))
+    older = ImageView(id=ImageId("im_1"), definition_key="key", size=10, created_at=1.0, env={"A": "b"}, command=("x",))
+    newer = replace(older, id=ImageId("im_2"), created_at=2.0)
+    await store.put_image(newer, definition)
+    await store.put_image(older, definition)
+    assert store.image(older.id) == older
+    assert store.image_by_key("key") == newer
+    assert store.image(ImageId("im_3")) is None
+    assert store.image_by_key("other") is None
