@@ -83,7 +83,7 @@ async def test_a_listener_of_the_machine_takes_no_connection(world: World, netwo
     guest.becomes_a_host()
     nft("flush", "set", "inet", TABLE, "connected")
     world.tcp("0.0.0.0", at_machine=True)
-    assert not await guest.connects(MACHINE)
+    assert await guest.fails_to_connect(MACHINE)
     take_away_rule(TABLE, "this machine")
     assert await guest.connects(MACHINE)
 

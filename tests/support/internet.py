@@ -16,7 +16,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -52,6 +52,13 @@ DEADLINE_S = 10.0
 _CLONE_NEWNET = 0x40000000
 _SO_RCVBUFFORCE = 33
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return when `condition` holds; fails at the deadline."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
 
 
 def ip(*lines: str) -> None:
@@ -122,6 +129,11 @@ class World:
     def token(self) -> bytes:
         return f"token-{next(self._tokens)}-".encode()
 
+    def tracked(self, address: str) -> list[str]:
+        """Return the tracked connections of this machine that `address` opened."""
+        lines = Path("/proc/thread-self/net/nf_conntrack").read_text().splitlines()
+        return [line for line in lines if f" src={address} " in line.partition("dport=")[0]]
+
     def arrived(self, token: bytes, listener: socket.socket) -> bool:
         """Tell whether `token` is among what a UDP listener has received by now."""
         found = False
@@ -138,7 +150,7 @@ class Guest:
     def __init__(self, world: World, slot: Slot) -> None:
         self.world = world
         self.address = str(slot.address)
-        plan = slot._host.plan  # the tests know the plan as well as the guest would guess it
+        plan = slot.plan
         self.gateway = str(plan.gateway)
         self.mac, self.gateway_mac = plan.mac(slot.index), plan.gateway_mac
         self.namespace = os.dup(slot.namespace)
@@ -149,7 +161,9 @@ class Guest:
 
     def close(self) -> None:
         self.wire.close()
-        os.close(self.namespace)
+        if self.namespace >= 0:
+            os.close(self.namespace)
+            self.namespace = -1
 
     def sends(self, to: str, port: int = PORT, listener: socket.socket | None = None, **how: object) -> bool:
         """Send one datagram and tell whether it reached `listener`, by default one that is bound to the address."""
@@ -170,6 +184,10 @@ class Guest:
     def fragment(self, to: str, part: bytes, flags: int) -> bytes:
         """Return an IPv4 packet that carries a part of a datagram; `flags` with its offset in units of eight."""
         return self._headed(to, part, None, flags, b"", socket.IPPROTO_UDP)
+
+    def carry(self, to: str, content: bytes, *, protocol: int) -> bytes:
+        """Return an IPv4 packet with this content."""
+        return self._headed(to, content, None, 0, b"", protocol)
 
     def _headed(self, to: str, datagram: bytes, source: str | None, flags: int, options: bytes, protocol: int) -> bytes:
         words = 5 + len(options) // 4
@@ -227,10 +245,17 @@ class Guest:
         return sock
 
     async def connects(self, to: str, port: int = PORT) -> bool:
-        """Tell whether a TCP connection comes about within two seconds."""
+        """Tell whether a TCP connection comes about, if not at once then when the guest tries again after a second."""
+        return await self._connects(to, port, DEADLINE_S)
+
+    async def fails_to_connect(self, to: str, port: int = PORT) -> bool:
+        """Tell whether a TCP connection does not come about at once; the firewall does not answer, so it just waits."""
+        return not await self._connects(to, port, 0.5)
+
+    async def _connects(self, to: str, port: int, within: float) -> bool:
         with self.socket() as sock:
             try:
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(within):
                     await asyncio.get_running_loop().sock_connect(sock, (to, port))
             except (OSError, TimeoutError):
                 return False
@@ -267,7 +292,10 @@ def play(folder: Path) -> Iterator[World]:
 
 
 def _wire(internet: int) -> None:
+    # A new namespace begins with the settings of the first one, whatever they are at this moment.
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
     ip("link set lo up", "link add up0 type veth peer name up1")
+    ip("link set up0 addrgenmode none", "link set up1 addrgenmode none")  # no IPv6 addresses that come by themselves
     _move("up1", internet)
     ip(f"addr add {MACHINE}/24 dev up0", "link set up0 up", "route add default via 9.9.9.1")
     with inside(internet):

@@ -109,13 +109,22 @@ def endpoints_of_machine(env: Mapping[str, str]) -> set[Endpoint]:
     return found
 
 
-def names_in_hosts(file: Path) -> set[str]:
-    """Return the names that a hosts file gives."""
+def addresses_in_hosts(file: Path) -> dict[str, IPv4Address]:
+    """Return the names of a hosts file with the address of each that a sandbox could reach."""
+    found: dict[str, IPv4Address] = {}
     try:
         lines = file.read_text(errors="replace").splitlines()
     except OSError:
-        return set()
-    return {name.lower() for line in lines for name in line.partition("#")[0].split()[1:]}
+        return found
+    for line in lines:
+        words = line.partition("#")[0].split()
+        try:
+            address = IPv4Address(words[0])
+        except (IndexError, ValueError):
+            continue
+        if not any(address in network for network in NEVER):
+            found |= {name.lower(): address for name in words[1:]}
+    return found
 
 
 def _is_named(word: str) -> bool:
@@ -158,10 +167,6 @@ class Resolver:
         return frozenset(
             Exit(address, "tcp", each.port) for each in chosen for address in self._known.get(each.host, ())
         )
-
-    def address(self, host: str) -> IPv4Address | None:
-        """Return an address that `host` had when it was last resolved."""
-        return min(self._known.get(host, ()), default=None)
 
     async def _resolve(self, host: str) -> None:
         async with self._slots:

@@ -172,10 +172,8 @@ class Network:
 
     def local_names(self) -> Mapping[str, IPv4Address]:
         """Return the indexes and proxies that only this machine's /etc/hosts knows, which DNS would not find."""
-        assert self._names is not None
-        named = exceptions.names_in_hosts(self.settings.hosts_file)
-        found = {each.host: self._names.address(each.host) for each in self._endpoints if each.host in named}
-        return {name: address for name, address in found.items() if address is not None}
+        named = exceptions.addresses_in_hosts(self.settings.hosts_file)
+        return {each.host: named[each.host] for each in self._endpoints if each.host in named}
 
     # The inside
 

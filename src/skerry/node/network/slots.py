@@ -39,18 +39,19 @@ class Slot:
         self.index = index
         self.exits: frozenset[Exit] = frozenset()
         self.is_open = False
+        self.plan = host.plan
         self._host = host
         self._mtu = mtu
         self._namespace = namespace
 
     @property
     def address(self) -> IPv4Address:
-        return self._host.plan.address(self.index)
+        return self.plan.address(self.index)
 
     @property
     def device(self) -> str:
         """The name of the slot's end on the machine."""
-        return self._host.plan.device(self.index)
+        return self.plan.device(self.index)
 
     @property
     def namespace(self) -> int:
@@ -66,7 +67,7 @@ class Slot:
     async def nic(self) -> AsyncIterator[Nic]:
         """Lend a network card to plug. Its socket is closed at the end of the block: the sandbox then has its own."""
         socket_fd = await self._host.packet_socket(self.namespace)
-        plan = self._host.plan
+        plan = self.plan
         try:
             yield Nic(
                 socket_fd=socket_fd,
@@ -94,7 +95,7 @@ class Slot:
 
     def resolv_conf(self) -> str:
         """What the sandbox's /etc/resolv.conf holds."""
-        return guest.resolv_conf(self._host.plan.gateway)
+        return guest.resolv_conf(self.plan.gateway)
 
     def hosts(self, hostname: str) -> str:
         """What the sandbox's /etc/hosts holds."""

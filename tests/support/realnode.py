@@ -1,0 +1,93 @@
+"""A real host for tests: names, ranges and folders of its own, and short ways to start, run and read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
+from skerry.images.erofs import pack_agent
+from skerry.images.trust import TrustFolder
+from skerry.isolation.gvisor.backend import GvisorBackend
+from skerry.model.ids import PROCESS, SANDBOX, ImageId, ProcessId, RandomIds, SandboxId
+from skerry.model.nodes import Launch, RootImage
+from skerry.model.specs import ExecSpec, NetworkPolicy, Resources, SandboxSpec
+from skerry.node import cgroups
+from skerry.node.host import Host
+from skerry.node.machinery import Machinery
+from skerry.node.network.network import Network
+from skerry.node.network.settings import NetworkSettings
+from skerry.node.output_quota import NodeQuota, free_bytes_of
+from skerry.node.processes import NodeProcess
+from skerry.node.records import Records
+
+IDS = RandomIds()
+
+
+@dataclass
+class Node:
+    """A host of its own: nothing of it is shared with another one on the machine."""
+
+    host: Host
+    machinery: Machinery
+    image: Path
+
+    async def start(
+        self, *entrypoint: str, network: NetworkPolicy = NetworkPolicy.BLOCKED, **spec: object
+    ) -> SandboxId:
+        """Start a sandbox and return its id."""
+        sandbox = SandboxId(IDS.new(SANDBOX))
+        resources = spec.pop("resources", Resources())
+        asked = SandboxSpec(
+            image=ImageId("im_0"),
+            entrypoint=entrypoint,
+            network=network,
+            resources=resources,  # type: ignore[arg-type]
+            **spec,  # type: ignore[arg-type]
+        )
+        process = ProcessId(IDS.new(PROCESS)) if entrypoint else None
+        await self.host.start(Launch(sandbox=sandbox, spec=asked, image=RootImage(file=self.image), entrypoint=process))
+        return sandbox
+
+    async def exec(self, sandbox: SandboxId, *argv: str, **spec: object) -> NodeProcess:
+        return await self.host.exec(
+            sandbox,
+            ProcessId(IDS.new(PROCESS)),
+            ExecSpec(argv=argv, **spec),  # type: ignore[arg-type]
+        )
+
+    async def run(self, sandbox: SandboxId, *argv: str, **spec: object) -> tuple[int, str, str]:
+        """Run a command to its end and return its code and what it wrote."""
+        process = await self.exec(sandbox, *argv, **spec)
+        out, err = await read(process, 1), await read(process, 2)
+        return (await process.wait()).returncode, out.decode(), err.decode()
+
+
+async def read(process: NodeProcess, channel: int, offset: int = 0) -> bytes:
+    """Return everything that a channel carries, once it has ended."""
+    return b"".join([bytes(content) async for _, content in process.output(channel).follow(offset)])
+
+
+def make_machinery(folder: Path, prefix: str = "skt") -> Machinery:
+    """Return the collaborators of a host whose names, range and folders are a test's own."""
+    member_image, agent_image = folder / "member.erofs", folder / "agent.erofs"
+    pack_agent(binary(AGENT), member_image, agent_image)
+    backend = GvisorBackend(
+        runsc=binary(RUNSC), state=folder / "gvisor", member_image=member_image, agent_image=agent_image
+    )
+    settings = NetworkSettings(prefix=prefix, range=IPv4Network("10.223.0.0/22"), machine_folder=folder / "network")
+    return Machinery(
+        backend=backend,
+        cgroups=cgroups.detect(f"skerry-{prefix}"),
+        network=Network(settings),
+        records=Records(folder / "records"),
+        quota=NodeQuota(free_bytes_of(folder)),
+        trust=TrustFolder(folder / "trust"),
+        output_folder=folder / "output",
+        build_folder=folder / "builds",
+        image_helper=binary(IMAGE_HELPER),
+        cpus=len(os.sched_getaffinity(0)),
+        memory_mib=8192,
+    )
