@@ -30,7 +30,7 @@ RECIPE = 1  # raise when the way of building changes what comes out
 SUITES: Mapping[str, str] = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie"}
 DEFAULT_SUITE = "bookworm"
 
-# Beyond what dpkg and apt need. Sizes and what was left out: docs/decisions/0002.
+# Beyond what dpkg and apt need. Sizes and what was left out: docs/decisions/0003.
 PACKAGES = (
     "ca-certificates",
     "curl",
