@@ -30,6 +30,7 @@ VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
 VENV_STAMP = VENV / "skerry-stamp"
 RUST_STAMP = BUILD / "stamps" / "rust"
+IMAGE_HELPER = ROOT / "src" / "skerry" / "_bin" / "skerry-image"
 MIN_PYTHON = (3, 11)
 RUSTUP_PATIENCE_S = "120"
 APT_PATIENCE_S = 300
@@ -247,18 +248,22 @@ def do_rust(steps: Steps) -> None:
 
 
 def do_agent(steps: Steps) -> None:
-    _build(steps, "agent", "build_agent.py")
+    _build(steps, "agent", "build_agent.py", "agent")
 
 
 def do_runtime(steps: Steps) -> None:
     _build(steps, "runsc", "build_runtime.py")
 
 
-def _build(steps: Steps, name: str, script: str) -> None:
+def do_helper(steps: Steps) -> None:
+    _build(steps, "image helper", "build_runtime.py", "--program", IMAGE_HELPER.name, "--output", str(IMAGE_HELPER))
+
+
+def _build(steps: Steps, name: str, script: str, *arguments: str) -> None:
+    """Run a script that builds unless it need not, which its last line then says."""
     with steps.step(name) as step:
-        # The script's last line says whether anything was built.
-        said = step.run([str(VENV / "bin" / "python"), str(ROOT / "tools" / script)])
-        step.result = "up to date" if "up to date" in said.rsplit("\n", 2)[-2] else "built"
+        said = step.run([str(VENV / "bin" / "python"), str(ROOT / "tools" / script), *arguments])
+        step.result = "up to date" if "up to date" in said.rstrip().rpartition("\n")[2] else "done"
 
 
 STEPS: dict[str, Callable[[Steps], None]] = {
@@ -267,6 +272,7 @@ STEPS: dict[str, Callable[[Steps], None]] = {
     "rust": do_rust,
     "agent": do_agent,
     "runtime": do_runtime,
+    "helper": do_helper,
 }
 
 
@@ -278,7 +284,7 @@ def bootstrap(wanted: list[str]) -> None:
             "Name one that is: make PYTHON=python3.11 ..."
         )
     put_toolchains_on_path()
-    if {"rust", "agent", "runtime"} & set(wanted):
+    if {"rust", "agent", "runtime", "helper"} & set(wanted):
         check_tools()
     steps = Steps("bootstrap", BUILD / "logs" / "bootstrap")
     with alone():

@@ -1,8 +1,8 @@
-"""Build the static agent, once for each state of its source.
+"""Build the static Rust programs, each once for each state of its source.
 
-Run as `python3 tools/build_agent.py`. The binary lies at src/skerry/_bin/skerry-agent, and beside it a JSON
-file says what it was built from. Nothing is done while that file's key still fits. The target is musl where
-Rust has it, else glibc linked statically; either way the file that comes out has no interpreter.
+Run as `python3 tools/build_agent.py [CRATE...]`. A binary lies in src/skerry/_bin, and beside it a JSON file
+says what it was built from. Nothing is done while that file's key still fits. The target is musl where Rust
+has it, else glibc linked statically; either way the file that comes out has no interpreter.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-CRATE = ROOT / "agent"
-BINARY = ROOT / "src" / "skerry" / "_bin" / "skerry-agent"
-NAME = "skerry-agent"
+BIN = ROOT / "src" / "skerry" / "_bin"
+PROGRAMS = {"agent": "skerry-agent", "launcher": "skerry-launch"}  # by the folder of their crate
 RECIPE = "1"  # raise when the way of building changes the file that comes out
 PT_INTERP = 3
 
 
 class BuildError(Exception):
-    """The agent could not be built: what, why, and what to do next."""
+    """A program could not be built: what, why, and what to do next."""
 
 
 def musl_target() -> str:
@@ -87,20 +85,24 @@ def built_key(binary: Path) -> str | None:
 
 
 def build(crate: Path, binary: Path) -> bool:
-    """Build the agent to `binary` unless it is there already; return whether anything was done."""
+    """Build the crate's program of that name unless it is there already; return whether anything was done."""
     if not (crate / "Cargo.lock").is_file():
         raise BuildError(f"{crate} has no Cargo.lock; run this in a complete checkout")
     compiler, target = _compiler(), choose_target()
     key = content_key(crate, compiler, target)
     if built_key(binary) == key:
         return False
-    _cargo(crate, target)
-    built = crate / "target" / target / "release" / NAME
+    _cargo(crate, binary.name, target)
+    built = crate / "target" / target / "release" / binary.name
     content = built.read_bytes()
     loader = interpreter(content)
     if loader is not None:
-        raise BuildError(f"{built} is not static (it asks for {loader}); the guest's image has no such file")
-    _install(built, binary, {"key": key, "sha256": hashlib.sha256(content).hexdigest(), "target": target})
+        raise BuildError(f"{built} is not static (it asks for {loader}); where it runs there is no such file")
+    _install(
+        built,
+        binary,
+        {"version": _version(crate), "key": key, "sha256": hashlib.sha256(content).hexdigest(), "target": target},
+    )
     return True
 
 
@@ -111,23 +113,25 @@ def _compiler() -> str:
         raise BuildError(f"no working rustc on PATH ({exc}); install Rust, for example with rustup") from exc
 
 
-def _cargo(crate: Path, target: str) -> None:
+def _cargo(crate: Path, name: str, target: str) -> None:
     env = dict(os.environ)
     if target == glibc_target():
         env["RUSTFLAGS"] = f"{env.get('RUSTFLAGS', '')} -C target-feature=+crt-static".strip()
-    # --target is given for glibc too: then the flags reach the agent and not the build scripts.
-    argv = ["cargo", "build", "--release", "--locked", "--bin", NAME, "--target", target]
+    # --target is given for glibc too: then the flags reach the program and not the build scripts.
+    argv = ["cargo", "build", "--release", "--locked", "--bin", name, "--target", target]
     answer = subprocess.run(argv, cwd=crate, env=env)
     if answer.returncode != 0:
         raise BuildError(f"`{' '.join(argv)}` in {crate} ended with {answer.returncode}; see above")
 
 
-def _install(built: Path, binary: Path, facts: dict[str, str]) -> None:
+def _version(crate: Path) -> str:
     import tomllib  # not at the top: an older Python must come as far as being told that it is too old
 
-    with (CRATE / "Cargo.toml").open("rb") as file:
-        manifest: dict[str, Any] = tomllib.load(file)
-    facts = {"version": manifest["package"]["version"], **facts}
+    with (crate / "Cargo.toml").open("rb") as file:
+        return str(tomllib.load(file)["package"]["version"])
+
+
+def _install(built: Path, binary: Path, facts: dict[str, str]) -> None:
     binary.parent.mkdir(parents=True, exist_ok=True)
     partial = binary.with_suffix(".new")
     shutil.copyfile(built, partial)
@@ -145,15 +149,17 @@ def _sidecar(binary: Path) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="build nothing; exit 1 if a build is due")
-    if parser.parse_args().check:
-        return 0 if built_key(BINARY) == content_key(CRATE, _compiler(), choose_target()) else 1
-    try:
-        done = build(CRATE, BINARY)
-    except BuildError as exc:
-        print(f"build_agent: {exc}", file=sys.stderr)
-        return 1
-    print(f"agent: {'built' if done else 'up to date'}: {BINARY.relative_to(ROOT)}")
+    parser.add_argument("crates", nargs="*", metavar="CRATE", help=f"of {', '.join(PROGRAMS)}; all by default")
+    chosen = parser.parse_args().crates or list(PROGRAMS)
+    for crate in chosen:
+        if crate not in PROGRAMS:
+            parser.error(f"there is no crate {crate!r}; there are: {', '.join(PROGRAMS)}")
+        try:
+            done = build(ROOT / crate, BIN / PROGRAMS[crate])
+        except BuildError as exc:
+            print(f"build_agent: {exc}", file=sys.stderr)
+            return 1
+        print(f"{PROGRAMS[crate]}: {'built' if done else 'up to date'}")
     return 0
 
 

@@ -83,6 +83,9 @@ def test_a_checkout_without_the_agent_is_named(tmp_path: Path) -> None:
         build_agent.build(tmp_path, tmp_path / "skerry-agent")
 
 
-@pytest.mark.skipif(not build_agent.BINARY.exists(), reason="the agent is not built; run `make setup`")
-def test_the_agent_that_was_built_is_static() -> None:
-    assert build_agent.interpreter(build_agent.BINARY.read_bytes()) is None
+@pytest.mark.parametrize("name", build_agent.PROGRAMS.values())
+def test_what_was_built_is_static(name: str) -> None:
+    binary = build_agent.BIN / name
+    if not binary.exists():
+        pytest.skip(f"{name} is not built; run `make setup`")
+    assert build_agent.interpreter(binary.read_bytes()) is None
