@@ -1,0 +1,235 @@
+//! From an exec's request to a running process: who, where, with which pipes.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Resource, WaitOptions};
+
+use crate::contain::{Containment, Member};
+use crate::message::{self, Exec, Refusal, Stderr};
+use crate::process::{Process, Sink};
+use crate::session::Session;
+use crate::spawn::{Request, SpawnError, Spawner, Step};
+use crate::users::{Accounts, Identity};
+
+/// The device number of /dev/null.
+const NULL_DEVICE: (u32, u32) = (1, 3);
+/// Open files that we want for ourselves: three for each process.
+const OPEN_FILES: u64 = 8_192;
+
+/// What every start uses.
+pub struct Starter {
+    spawner: Spawner,
+    null: OwnedFd,
+    /// What processes get, where we have raised our own.
+    open_files: Option<libc::rlimit>,
+    pub processes: Option<u32>,
+}
+
+/// Each pipe as (our end, the process's end).
+struct Pipes {
+    stdin: Option<(OwnedFd, OwnedFd)>,
+    stdout: Option<(OwnedFd, OwnedFd)>,
+    stderr: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Starter {
+    pub fn new(null: OwnedFd) -> Starter {
+        Starter { spawner: Spawner::new(), null, open_files: raise_open_files(), processes: None }
+    }
+
+    /// Start the process and tell the host. A command that does not exist starts too, and exits 127.
+    pub fn start(
+        &mut self,
+        session: &mut Session,
+        containment: &mut Containment,
+        id: u32,
+        exec: &Exec,
+    ) -> Result<Process, Refusal> {
+        let identity = Accounts::read().identify(&exec.user)?;
+        let pipes = Pipes::open(exec).map_err(|errno| exhausted("the pipes", errno.into()))?;
+        let member = containment.admit(id).map_err(|error| exhausted("the process group", error))?;
+        match self.spawn(exec, &identity, &pipes, &member, containment.mark(id)) {
+            Ok((pid, complaint)) => {
+                let process = pipes.hand_over(session, id, exec, pid, member);
+                if let Some(complaint) = complaint {
+                    complain(session, id, exec, &complaint);
+                }
+                Ok(process)
+            }
+            Err(refusal) => {
+                containment.release(member);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Return the process's id, and what to say if it could not become the program.
+    fn spawn(
+        &mut self,
+        exec: &Exec,
+        identity: &Identity,
+        pipes: &Pipes,
+        member: &Member,
+        mark: Option<Vec<u8>>,
+    ) -> Result<(Pid, Option<String>), Refusal> {
+        let mut env = exec.env.clone();
+        identity.complete(&mut env);
+        env.extend(mark);
+        let (pid, started) = self.spawner.spawn(&Request {
+            argv: &exec.argv,
+            env,
+            cwd: &exec.cwd,
+            identity,
+            stdio: pipes.of_process(self.null.as_fd(), exec.stderr),
+            join: member.join(),
+            processes: self.processes,
+            open_files: self.open_files,
+            no_new_privileges: exec.no_new_privileges,
+        });
+        let pid = pid.and_then(|pid| Pid::from_raw(pid as i32));
+        match (pid, started) {
+            (Some(pid), Ok(())) => Ok((pid, None)),
+            (Some(pid), Err(error)) if error.step == Step::Execute => {
+                Ok((pid, Some(complaint(exec, error.errno))))
+            }
+            (Some(pid), Err(error)) => {
+                let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+                Err(unprepared(exec, &error))
+            }
+            (None, Err(error)) => Err(exhausted("the process", error.errno.into())),
+            (None, Ok(())) => Err(exhausted("the process", Errno::SRCH.into())),
+        }
+    }
+}
+
+impl Pipes {
+    fn open(exec: &Exec) -> Result<Pipes, Errno> {
+        Ok(Pipes {
+            stdin: exec.stdin.then(pipe_to_process).transpose()?,
+            stdout: exec.stdout.then(pipe_from_process).transpose()?,
+            stderr: (exec.stderr == Stderr::Pipe).then(pipe_from_process).transpose()?,
+        })
+    }
+
+    fn of_process<'a>(&'a self, null: BorrowedFd<'a>, stderr: Stderr) -> [BorrowedFd<'a>; 3] {
+        let end = |pipe: &'a Option<(OwnedFd, OwnedFd)>| pipe.as_ref().map_or(null, |(_, its)| its.as_fd());
+        let errors = if stderr == Stderr::Stdout { &self.stdout } else { &self.stderr };
+        [end(&self.stdin), end(&self.stdout), end(errors)]
+    }
+
+    /// Close the process's ends, and give ours to the process's record and the session.
+    fn hand_over(self, session: &mut Session, id: u32, exec: &Exec, pid: Pid, member: Member) -> Process {
+        let mut process = Process::new(pid, member, Duration::from_millis(exec.timeout_ms));
+        for (channel, pipe) in [(1, self.stdout), (2, self.stderr)] {
+            if let Some((ours, _)) = pipe {
+                process.add_source(channel, ours);
+                session.open_output(id, channel, exec.limits[usize::from(channel) - 1]);
+            }
+        }
+        let pid = pid.as_raw_nonzero().get() as u32;
+        session.started(id, Some(pid), &message::started(Some(pid)));
+        if let Some((ours, _)) = self.stdin {
+            process.sink = Some(Sink { fd: ours, watched: false });
+            session.open_input(id);
+        }
+        process
+    }
+}
+
+fn pipe_from_process() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    crate::channel::set_nonblocking(&read)?;
+    Ok((read, write))
+}
+
+fn pipe_to_process() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    crate::channel::set_nonblocking(&write)?;
+    Ok((write, read))
+}
+
+/// Say on the process's own stderr why it did not become the program.
+fn complain(session: &mut Session, id: u32, exec: &Exec, complaint: &str) {
+    let channel = if exec.stderr == Stderr::Stdout { 1 } else { 2 };
+    if let Some(output) = session.outgoing(id, channel) {
+        output.ring.append(complaint.as_bytes());
+        session.produced(id, channel);
+    }
+}
+
+fn complaint(exec: &Exec, errno: Errno) -> String {
+    let name = String::from_utf8_lossy(&exec.argv[0]);
+    match errno {
+        Errno::NOENT => format!("skerry: {name:.512?}: command not found\n"),
+        errno => format!("skerry: {name:.512?}: cannot be executed: {}\n", io::Error::from(errno)),
+    }
+}
+
+fn exhausted(what: &str, cause: io::Error) -> Refusal {
+    Refusal::new("resource_exhausted", format!("cannot make {what}: {cause}"))
+}
+
+/// Return the refusal for a step before the program itself.
+fn unprepared(exec: &Exec, error: &SpawnError) -> Refusal {
+    let cause = io::Error::from(error.errno);
+    let (code, what) = match error.step {
+        Step::Directory => {
+            let cwd = String::from_utf8_lossy(&exec.cwd);
+            ("failed_precondition", format!("cannot enter the working directory {cwd:?}"))
+        }
+        Step::Identity => ("failed_precondition", format!("cannot become the user {:?}", exec.user)),
+        Step::Contain => ("io", "cannot contain the process".to_owned()),
+        _ => ("io", "cannot prepare the process".to_owned()),
+    };
+    Refusal::new(code, format!("{what}: {cause}"))
+}
+
+/// Return /dev/null, or where the image has none that is genuine, one of our own that has no name.
+pub fn open_null() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    if let Ok(null) = rustix::fs::open("/dev/null", flags, Mode::empty())
+        && is_null(&null)
+    {
+        return Ok(null);
+    }
+    let path = "/.skerry-null";
+    let device = rustix::fs::makedev(NULL_DEVICE.0, NULL_DEVICE.1);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path,
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o600),
+        device,
+    )?;
+    let null = rustix::fs::open(path, flags, Mode::empty());
+    rustix::fs::unlink(path)?;
+    Ok(null?)
+}
+
+fn is_null(fd: &OwnedFd) -> bool {
+    let device = rustix::fs::makedev(NULL_DEVICE.0, NULL_DEVICE.1);
+    rustix::fs::fstat(fd).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == device
+    })
+}
+
+/// Raise our own limit of open files; return the one that processes are to have.
+fn raise_open_files() -> Option<libc::rlimit> {
+    let was = rustix::process::getrlimit(Resource::Nofile);
+    if was.current.is_none_or(|soft| soft >= OPEN_FILES) {
+        return None;
+    }
+    let wanted = was.maximum.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
+    let raised = rustix::process::Rlimit { current: Some(wanted), maximum: was.maximum };
+    rustix::process::setrlimit(Resource::Nofile, raised).ok()?;
+    let unlimited = libc::RLIM_INFINITY;
+    Some(libc::rlimit {
+        rlim_cur: was.current.unwrap_or(unlimited),
+        rlim_max: was.maximum.unwrap_or(unlimited),
+    })
+}

@@ -1,0 +1,65 @@
+//! The agent: PID 1 of a sandbox's container, and three smaller things that the same program does.
+
+mod agent;
+mod attach;
+mod channel;
+mod contain;
+mod exec;
+mod files;
+mod frame;
+mod keeper;
+mod message;
+mod output;
+mod paths;
+mod process;
+mod removal;
+mod ring;
+mod session;
+mod setup;
+mod signals;
+mod spawn;
+mod stream;
+mod users;
+mod value;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use agent::{Agent, AgentError};
+
+/// The host has broken the protocol.
+const VIOLATION: u8 = 70;
+/// The operating system has refused something that we need.
+const FAILURE: u8 = 71;
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_ref().map(|argument| argument.to_str()) {
+        None => end(Agent::new().and_then(Agent::run).map(|()| 0), |error| match error {
+            AgentError::Violation(_) | AgentError::NoHello => VIOLATION,
+            _ => FAILURE,
+        }),
+        Some(Some("keep")) => end(keeper::run(), |_| FAILURE),
+        Some(Some("attach")) => end(attach::run().map(|()| 0), |_| FAILURE),
+        Some(Some("version")) => {
+            println!("{}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Some(_) => {
+            eprintln!("usage: skerry-agent [keep | attach | version]");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Exit with the code, or say why there is none.
+fn end<E: Display>(result: Result<u8, E>, code: impl Fn(&E) -> u8) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("skerry-agent: {error}");
+            ExitCode::from(code(&error))
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Single file operations: what a path leads to, making folders, and the words for what goes wrong.
+
+use std::fmt::Display;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::message::{self, Entry, Refusal};
+use crate::users::Accounts;
+
+/// Links that one path may lead through, as in the kernel.
+const LINK_LIMIT: usize = 40;
+const UMASK: u32 = 0o022;
+
+/// Return the refusal for a failed step on `path`; control characters in the path are escaped.
+pub fn refusal(step: &str, path: &[u8], errno: Errno) -> Refusal {
+    let code = match errno {
+        Errno::NOENT => "not_found",
+        Errno::ISDIR => "is_directory",
+        Errno::NOTDIR => "not_directory",
+        Errno::EXIST => "already_exists",
+        Errno::NOTEMPTY => "not_empty",
+        Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY => "permission_denied",
+        Errno::NOSPC | Errno::DQUOT => "no_space",
+        Errno::FBIG => "too_large",
+        Errno::NXIO | Errno::NODEV => "not_regular",
+        Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL => "invalid_argument",
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => "resource_exhausted",
+        _ => "io",
+    };
+    refused(code, step, path, std::io::Error::from(errno))
+}
+
+pub fn refused(code: &'static str, step: &str, path: &[u8], cause: impl Display) -> Refusal {
+    Refusal::new(code, format!("cannot {step} {:?}: {cause}", String::from_utf8_lossy(path)))
+}
+
+/// Open a regular file; what is no regular file is refused without waiting for anybody at its other end.
+pub fn open_regular(step: &str, path: &[u8], flags: OFlags, mode: Mode) -> Result<(OwnedFd, Stat), Refusal> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::open(path, flags, mode).map_err(|errno| refusal(step, path, errno))?;
+    let stat = rustix::fs::fstat(&file).map_err(|errno| refusal(step, path, errno))?;
+    check_regular(step, path, &stat)?;
+    Ok((file, stat))
+}
+
+pub fn check_regular(step: &str, path: &[u8], stat: &Stat) -> Result<(), Refusal> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(()),
+        FileType::Directory => Err(refusal(step, path, Errno::ISDIR)),
+        _ => Err(refused("not_regular", step, path, "it is no regular file")),
+    }
+}
+
+/// The folder and the name in it that a path means, after following links; and what is there.
+pub struct Target {
+    pub folder: OwnedFd,
+    pub name: Vec<u8>,
+    pub stat: Option<Stat>,
+}
+
+/// Return where a new file at `path` belongs, so that replacing it replaces what a link leads to.
+pub fn resolve(step: &str, path: &[u8], parents: bool) -> Result<Target, Refusal> {
+    let failed = |errno| refusal(step, path, errno);
+    let mut base = open_folder(CWD, b"/").map_err(failed)?;
+    let mut left = path.to_vec();
+    for _ in 0..LINK_LIMIT {
+        let (folder, name) = split(&left).ok_or_else(|| failed(Errno::ISDIR))?;
+        if parents {
+            make_folders(&base, folder).map_err(failed)?;
+        }
+        let folder = open_folder(&base, folder).map_err(failed)?;
+        let stat = match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Target { folder, name: name.to_vec(), stat: None }),
+            Err(errno) => return Err(failed(errno)),
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return Ok(Target { folder, name: name.to_vec(), stat: Some(stat) });
+        }
+        left = rustix::fs::readlinkat(&folder, name, Vec::new()).map_err(failed)?.into_bytes();
+        base = folder;
+    }
+    Err(failed(Errno::LOOP))
+}
+
+/// Split a path into its folder and its last name; `None` if it ends in no name.
+pub fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = path.iter().rposition(|byte| *byte == b'/');
+    let (folder, name) = match at {
+        Some(0) => (&b"/"[..], &path[1..]),
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&b"."[..], path),
+    };
+    (!matches!(name, b"" | b"." | b"..")).then_some((folder, name))
+}
+
+pub fn open_folder(base: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(base, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Make the folders of `path` that are missing.
+fn make_folders(base: &OwnedFd, path: &[u8]) -> Result<(), Errno> {
+    for end in (1..=path.len()).filter(|end| path.get(*end).is_none_or(|byte| *byte == b'/')) {
+        match rustix::fs::mkdirat(base, &path[..end], Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            // A folder that is there may stand in a place where none can be made.
+            Err(errno) if open_folder(base, &path[..end]).is_err() => return Err(errno),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+pub fn make_folder(path: &[u8], mode: u32, parents: bool) -> Result<(), Refusal> {
+    const STEP: &str = "make the directory";
+    let failed = |errno| refusal(STEP, path, errno);
+    let trimmed = trim(path);
+    if parents && let Some((folder, _)) = split(trimmed) {
+        let root = open_folder(CWD, b"/").map_err(failed)?;
+        make_folders(&root, folder).map_err(failed)?;
+    }
+    match rustix::fs::mkdir(trimmed, Mode::from_raw_mode(mode)) {
+        Ok(()) if mode & UMASK != 0 || mode > 0o777 => {
+            rustix::fs::chmodat(CWD, trimmed, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(failed)
+        }
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) if parents && open_folder(CWD, trimmed).is_ok() => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// Return the path without slashes at its end.
+pub fn trim(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(1, |at| at + 1);
+    &path[..end]
+}
+
+/// Return the entry for `path` itself: a link is told as a link.
+pub fn stat_entry(path: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let trimmed = trim(path);
+    let stat = rustix::fs::lstat(trimmed).map_err(|errno| refusal("look at", path, errno))?;
+    let name = split(trimmed).map_or(trimmed, |(_, name)| name);
+    Ok(entry(CWD, trimmed, name, &stat, &Accounts::read()))
+}
+
+/// Return the packed entry for what lies at `path` below `folder`.
+pub fn entry(folder: impl AsFd, path: &[u8], name: &[u8], stat: &Stat, accounts: &Accounts) -> Vec<u8> {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let target = match kind {
+        FileType::Symlink => rustix::fs::readlinkat(folder, path, Vec::new()).ok(),
+        _ => None,
+    };
+    message::entry(&Entry {
+        name,
+        kind: match kind {
+            FileType::RegularFile => "file",
+            FileType::Directory => "directory",
+            FileType::Symlink => "symlink",
+            FileType::Fifo => "fifo",
+            FileType::Socket => "socket",
+            _ => "device",
+        },
+        size: stat.st_size.max(0) as u64,
+        mode: stat.st_mode,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        owner: &accounts.user_name(stat.st_uid),
+        group: &accounts.group_name(stat.st_gid),
+        modified: stat.st_mtime as f64 + stat.st_mtime_nsec as f64 / 1e9,
+        target: target.as_ref().map(|target| target.to_bytes()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_splits_into_folder_and_name() {
+        assert_eq!(split(b"/a/b"), Some((&b"/a"[..], &b"b"[..])));
+        assert_eq!(split(b"/a"), Some((&b"/"[..], &b"a"[..])));
+        assert_eq!(split(b"a"), Some((&b"."[..], &b"a"[..])));
+        for path in [&b"/"[..], b"/a/", b"/a/..", b"/."] {
+            assert_eq!(split(path), None);
+        }
+    }
+
+    #[test]
+    fn slashes_at_the_end_do_not_count() {
+        assert_eq!(trim(b"/a//"), b"/a");
+        assert_eq!(trim(b"//"), b"/");
+    }
+
+    #[test]
+    fn control_characters_of_a_path_do_not_reach_a_message() {
+        let refusal = refusal("open", b"/a\x1b[2J\n", Errno::NOENT);
+        assert_eq!(refusal.code, "not_found");
+        assert!(!refusal.message.contains(['\x1b', '\n']), "{}", refusal.message);
+    }
+}
