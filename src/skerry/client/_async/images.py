@@ -141,9 +141,9 @@ def _error(told: Mapping[str, Any]) -> Exception:
 
 def _flatten(call: str, items: Sequence[str | Sequence[str]]) -> tuple[str, ...]:
     """Return the strings among `items`, which may hold lists of strings."""
-    flat: list[str] = []
+    flat: list[Any] = []
     for item in items:
-        flat.extend([item] if isinstance(item, str) else item)
+        flat.extend(item if isinstance(item, (list, tuple)) else [item])
     for item in flat:
         if not isinstance(item, str) or not item.strip() or "\0" in item:
             raise InvalidError(f"{call}: {item!r} is no package or command; give non-empty strings")

@@ -19,7 +19,7 @@ class Timings:
         return sum(stage.ms for stage in self.stages)
 
     def __str__(self) -> str:
-        width = max((len(stage.name) for stage in self.stages), default=0)
+        width = max(len("total"), *(len(stage.name) for stage in self.stages), 0)
         rows, at = [], 0.0
         for stage in self.stages:
             rows.append(f"{stage.name:<{width}}  {at:9.1f}  +{stage.ms:.1f} ms")
