@@ -12,7 +12,7 @@ from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.folders import MemberFolder, StateFolder, member_id, sandbox_of
 from skerry.isolation.gvisor.members import GvisorMember
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, key_of, reap
-from skerry.isolation.gvisor.runsc import Runsc, RunscError, Standard, last_lines
+from skerry.isolation.gvisor.sentry import Boot, Launcher, SentryError, printable_lines
 from skerry.model.errors import StartFailedError
 from skerry.model.ids import SandboxId
 from skerry.model.members import MemberRecord, MemberSpec
@@ -27,9 +27,13 @@ class GvisorBackend:
     and `tmp`. `agent_image` holds `agent`, and is mounted at /.skerry. `state` becomes the backend's own folder.
     """
 
-    def __init__(self, *, runsc: Path, state: Path, member_image: Path, agent_image: Path) -> None:
+    def __init__(
+        self, *, runsc: Path, state: Path, member_image: Path, agent_image: Path, launcher: Path | None = None
+    ) -> None:
+        """`launcher` is skerry-launch; None looks for it beside `runsc`."""
         self._state = StateFolder(state)
-        self._runsc = Runsc(runsc, self._state.root)
+        beside = launcher or runsc.with_name("skerry-launch")
+        self._launcher = Launcher(launcher=beside, runsc=runsc, root=self._state.path)
         self._member_image = member_image
         self._agent_image = agent_image
         self._agent_image_fd = -1
@@ -74,10 +78,10 @@ class GvisorBackend:
         folder = self._state.member(spec.sandbox)
         folder.make()
         try:
-            sentry = await self._create(spec, folder)
+            sentry = await self._launcher.start(self._what_it_gets(spec, folder))
             member = self._member(spec.sandbox, sentry)
-        except (RunscError, ProcessLookupError, OSError) as exc:
-            said = last_lines(folder.runsc_log, folder.keeper_log)
+        except (SentryError, OSError) as exc:
+            said = printable_lines(folder.sentry_log, folder.keeper_log)
             raise StartFailedError(f"{spec.sandbox} at boot: {exc}{said and f' ({said})'}", stage="boot") from exc
         try:
             await member.start()
@@ -86,42 +90,32 @@ class GvisorBackend:
             raise
         return member
 
-    async def _create(self, spec: MemberSpec, folder: MemberFolder) -> ProcessKey:
-        with contextlib.ExitStack() as files:
-            # For reading and writing: then the keeper sees no end of file when a node goes, and needs none to come.
-            standard = Standard(
-                *(
-                    _open(files, path, os.O_RDWR | flags)
-                    for path, flags in (
-                        (folder.keeper_in, 0),
-                        (folder.keeper_out, 0),
-                        (folder.keeper_log, os.O_CREAT | os.O_APPEND),
-                    )
-                )
-            )
-            return await self._runsc.create(
-                member_id(spec.sandbox),
-                bundle=self._state.bundle,
-                log=folder.runsc_log,
-                pid_file=folder.pid,
-                standard=standard,
-                procs=spec.cgroup_procs,
-            )
+    def _what_it_gets(self, spec: MemberSpec, folder: MemberFolder) -> Boot:
+        return Boot(
+            container_id=member_id(spec.sandbox),
+            control_socket=self._state.control_socket(spec.sandbox),
+            spec=self._state.spec,
+            image=self._member_image,
+            keeper_in=folder.keeper_in,
+            keeper_out=folder.keeper_out,
+            keeper_log=folder.keeper_log,
+            log=folder.sentry_log,
+            cgroup_procs=spec.cgroup_procs,
+        )
 
     def _member(self, sandbox: SandboxId, sentry: ProcessKey) -> GvisorMember:
-        return GvisorMember(sandbox, sentry, state=self._state, runsc=self._runsc, agent_image=self._agent_image_fd)
+        return GvisorMember(sandbox, sentry, state=self._state, agent_image=self._agent_image_fd)
 
     def _prepare(self) -> None:
         if self._agent_image_fd < 0:
-            self._state.prepare(bodies.member_spec(self._member_image, self._state.bundle / "rootfs"))
+            self._state.prepare(bodies.member_spec())
             self._agent_image_fd = os.open(self._agent_image, os.O_RDONLY | os.O_CLOEXEC)
 
     def _running(self) -> dict[SandboxId, list[int]]:
         """The processes that carry our own --root, by sandbox."""
-        ours = f"--root={self._state.root}"
         found: dict[SandboxId, list[int]] = {}
         for pid, arguments in all_arguments():
-            sandbox = sandbox_of(arguments[-1]) if ours in arguments else None
+            sandbox = sandbox_of(arguments[-1]) if self._launcher.mark in arguments else None
             if sandbox is not None:
                 found.setdefault(sandbox, []).append(pid)
         return found
@@ -142,9 +136,3 @@ async def _end(pid: int) -> None:
         await watch.ended()
         watch.close()
         reap(pid)
-
-
-def _open(files: contextlib.ExitStack, path: Path, flags: int) -> int:
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    files.callback(os.close, fd)
-    return fd

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from skerry.isolation.gvisor.shapes import default_conf
@@ -81,7 +80,7 @@ _CGROUP_V2 = 1  # config.InSandboxCgroupV2
 
 
 def conf() -> Body:
-    """The Conf that a claim carries: that of the member's own flags (see runsc.FLAGS), field by field."""
+    """The Conf that a claim carries: that of the member's own flags (see sentry.FLAGS), field by field."""
     return {
         **default_conf(),
         "Network": _NETWORK_NONE,
@@ -95,7 +94,7 @@ def conf() -> Body:
     }
 
 
-def member_spec(image: Path, root: Path) -> Body:
+def member_spec() -> Body:
     """The OCI spec of a member: the keeper on the tiny image. It needs no capability and no writable byte of disk."""
     return {
         "ociVersion": "1.2.0",
@@ -107,15 +106,13 @@ def member_spec(image: Path, root: Path) -> Body:
             "capabilities": _capabilities(()),
             "noNewPrivileges": True,
         },
-        "root": {"path": str(root), "readonly": True},
+        "root": {"path": "/", "readonly": True},
         "mounts": [
             _mount("/proc", "proc", "nosuid", "noexec"),
             _tmpfs("/dev", 0o755, _MEMBER_TMP_MIB, "nosuid", "noexec"),
             _tmpfs(_TMP, 0o1777, _MEMBER_TMP_MIB, "nosuid", "noexec"),
         ],
         "annotations": {
-            "dev.gvisor.spec.rootfs.source": str(image),
-            "dev.gvisor.spec.rootfs.type": "erofs",
             "io.kubernetes.cri.container-type": "sandbox",
             # Checkpoints find their containers by these names.
             "io.kubernetes.cri.container-name": "keeper",

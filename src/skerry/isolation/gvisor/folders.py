@@ -21,11 +21,11 @@ from pathlib import Path
 from skerry.model import ids
 from skerry.model.ids import SandboxId
 
-# Ids of one fixed length, since runsc finds a container by any prefix of its id; and different first letters, so that
-# neither of a sandbox's two containers is a prefix of the other.
+# Ids of one fixed length and different first letters: where gVisor looks for a container by a prefix of its id, it
+# finds that one alone.
 _MEMBER = "sk-"
 _CONTAINER = "su-"
-BODY_CHARS = 20
+_SOCKET = ".sock"
 
 
 def member_id(sandbox: SandboxId) -> str:
@@ -67,12 +67,8 @@ class MemberFolder:
         return self.path / "agent.log"
 
     @property
-    def runsc_log(self) -> Path:
-        return self.path / "runsc.log"
-
-    @property
-    def pid(self) -> Path:
-        return self.path / "pid"
+    def sentry_log(self) -> Path:
+        return self.path / "sentry.log"
 
     def make(self) -> None:
         self.path.mkdir(mode=0o700)
@@ -85,59 +81,45 @@ class StateFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.root = path / "root"
-        self.bundle = path / "bundle"
+        self.spec = path / "member.json"
+        self._sockets = path / "sockets"
         self._members = path / "members"
 
     def prepare(self, spec: object) -> None:
-        """Make the folders, and write the bundle unless it is there; raises OSError."""
+        """Make the folders, and write the spec unless it is there; raises OSError."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(self.path, 0o700)
-        for folder in (self.root, self.bundle, self._members):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            os.chmod(folder, 0o700)
-        # runsc resolves the root's path even where an image stands in for it.
-        (self.bundle / "rootfs").mkdir(mode=0o700, exist_ok=True)
-        self._write_bundle(json.dumps(spec))
+        for folder in (self.path, self._sockets, self._members):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
+        self._write_spec(json.dumps(spec))
 
     def member(self, sandbox: SandboxId) -> MemberFolder:
         return MemberFolder(self._members / ids.body(sandbox))
 
     def control_socket(self, sandbox: SandboxId) -> Path:
-        return self.root / f"runsc-{member_id(sandbox)}.sock"
+        return self._sockets / f"{member_id(sandbox)}{_SOCKET}"
 
     def remove(self, sandbox: SandboxId) -> None:
         """Remove everything that this sandbox left here; raises OSError if something stays."""
-        for path in self._state_files(member_id(sandbox)):
-            path.unlink(missing_ok=True)
-        folder = self.member(sandbox).path
+        self.control_socket(sandbox).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(folder)
+            shutil.rmtree(self.member(sandbox).path)
 
     def sandboxes(self) -> set[SandboxId]:
         """Every sandbox that left something here."""
         found = {_MEMBER + name for name in _names(self._members)}
-        found |= {_of_state_file(name) for name in _names(self.root)}
+        found |= {name.removesuffix(_SOCKET) for name in _names(self._sockets)}
         return {sandbox for sandbox in map(sandbox_of, found) if sandbox is not None}
 
-    def _state_files(self, identifier: str) -> list[Path]:
-        # sk-BODY_sandbox:sk-BODY.state, the same with .lock, and runsc-sk-BODY.sock
-        return [self.root / name for name in _names(self.root) if _of_state_file(name) == identifier]
-
-    def _write_bundle(self, text: str) -> None:
-        target = self.bundle / "config.json"
+    def _write_spec(self, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            if target.read_text() == text:
+            if self.spec.read_text() == text:
                 return
-        new = self.bundle / f".config.json.{os.getpid()}"
+        new = self.path / f".member.json.{os.getpid()}"
         new.write_text(text)
-        new.replace(target)
+        new.replace(self.spec)
 
 
 def _names(folder: Path) -> Iterator[str]:
     with contextlib.suppress(FileNotFoundError):
         yield from os.listdir(folder)
-
-
-def _of_state_file(name: str) -> str:
-    return name.removeprefix("runsc-").removesuffix(".sock").split("_")[0]

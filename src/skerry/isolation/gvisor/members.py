@@ -17,7 +17,7 @@ from skerry.isolation.gvisor.control import Control, ControlError
 from skerry.isolation.gvisor.folders import StateFolder, container_id, member_id
 from skerry.isolation.gvisor.keeper import Keeper, KeeperError
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, reap
-from skerry.isolation.gvisor.runsc import Runsc, RunscError, last_lines
+from skerry.isolation.gvisor.sentry import printable_lines
 from skerry.model.errors import ConflictError, InternalError, StartFailedError
 from skerry.model.ids import SandboxId
 from skerry.model.members import AgentPipes, Claim, MemberRecord, Nic
@@ -33,13 +33,10 @@ _SOL_PACKET = 263
 class GvisorMember:
     """A booted sandbox; matches `skerry.node.interfaces.Member`."""
 
-    def __init__(
-        self, sandbox: SandboxId, sentry: ProcessKey, *, state: StateFolder, runsc: Runsc, agent_image: int
-    ) -> None:
+    def __init__(self, sandbox: SandboxId, sentry: ProcessKey, *, state: StateFolder, agent_image: int) -> None:
         """Take over a sandbox whose sentry runs. `agent_image` stays the caller's."""
         self._sandbox = sandbox
         self._state = state
-        self._runsc = runsc
         self._agent_image = agent_image
         self._folder = state.member(sandbox)
         self._sentry = Watch(sentry)
@@ -134,13 +131,10 @@ class GvisorMember:
             async with asyncio.timeout(END_SECONDS):
                 await self.wait_ended()
         except TimeoutError as exc:
-            with contextlib.suppress(RunscError):
-                await self._runsc.delete(member_id(self._sandbox))
-            if self.alive():
-                raise InternalError(
-                    f"the sentry of {self._sandbox} (process {self._sentry.key.pid}) does not end; "
-                    f"see /proc/{self._sentry.key.pid}/stack"
-                ) from exc
+            pid = self._sentry.key.pid
+            raise InternalError(
+                f"the sentry of {self._sandbox} does not end; see /proc/{pid}/stack, and destroy it again"
+            ) from exc
 
     async def _call(self, stage: str, method: str, argument: object, files: Sequence[int] = ()) -> Any:
         try:
@@ -179,7 +173,7 @@ class GvisorMember:
             raise self._failed(stage, exc) from exc
 
     def _failed(self, stage: str, cause: object) -> StartFailedError:
-        said = last_lines(self._folder.runsc_log, self._folder.keeper_log, self._folder.agent_log)
+        said = printable_lines(self._folder.sentry_log, self._folder.keeper_log, self._folder.agent_log)
         state = "" if self.alive() else "; its sentry has ended"
         return StartFailedError(f"{self._sandbox} at {stage}: {cause}{state}{said and f' ({said})'}", stage=stage)
 

@@ -1,0 +1,72 @@
+//! The command line.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use crate::Failure;
+
+#[derive(Debug, PartialEq)]
+pub struct Options {
+    /// Files of control groups that a process joins by writing its pid.
+    pub join: Vec<PathBuf>,
+    /// The program.
+    pub exe: PathBuf,
+    /// Its arguments, the name it goes by included.
+    pub argv: Vec<CString>,
+}
+
+impl Options {
+    pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
+        let mut arguments = arguments;
+        let (mut join, mut exe) = (Vec::new(), None);
+        while let Some(option) = arguments.next() {
+            match option.to_str() {
+                Some("--join") => join.push(value(&mut arguments)?),
+                Some("--exe") => exe = Some(value(&mut arguments)?),
+                Some("--") => {
+                    let argv =
+                        arguments.map(|word| CString::new(word.into_vec())).collect::<Result<Vec<_>, _>>();
+                    let argv = argv.map_err(|_| Failure::Usage("an argument holds a NUL"))?;
+                    let exe = exe.ok_or(Failure::Usage("--exe is missing"))?;
+                    return if argv.is_empty() {
+                        Err(Failure::Usage("nothing after --"))
+                    } else {
+                        Ok(Self { join, exe, argv })
+                    };
+                }
+                _ => return Err(Failure::Usage("unknown option")),
+            }
+        }
+        Err(Failure::Usage("-- is missing"))
+    }
+}
+
+fn value(arguments: &mut impl Iterator<Item = OsString>) -> Result<PathBuf, Failure> {
+    arguments.next().map(PathBuf::from).ok_or(Failure::Usage("an option without its value"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options, Failure> {
+        Options::parse(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn everything_after_the_dashes_belongs_to_the_program() {
+        let options =
+            parse(&["--join", "/a", "--join", "/b", "--exe", "/x", "--", "x", "--join", "--"]).unwrap();
+        assert_eq!(options.join, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(options.exe, PathBuf::from("/x"));
+        assert_eq!(options.argv, [c"x".into(), c"--join".into(), c"--".into()]);
+    }
+
+    #[test]
+    fn what_is_incomplete_is_refused() {
+        for words in [&["--exe", "/x"][..], &["--", "x"], &["--exe", "/x", "--"], &["--exe"], &["x"]] {
+            assert!(matches!(parse(words), Err(Failure::Usage(_))), "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The two sides of a start: the one that stays outside and tells the pid, and the one that becomes the program.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::{Resource, Rlimit};
+
+use crate::confine::{self, NOBODY};
+use crate::options::Options;
+use crate::{Failure, Step};
+
+/// Stands for the descriptor that takes /proc away.
+const PROC_WORD: &[u8] = b"{proc}";
+const MESSAGE_MAX: u64 = 1024;
+
+/// Start the program and return its pid; it has been executed by then.
+pub fn start(options: &Options) -> Result<i32, Failure> {
+    for file in &options.join {
+        fs::write(file, std::process::id().to_string()).step(&format!("join {}", file.display()))?;
+    }
+    // The sentry locks memory for moments, to have it faulted in faster, and cannot raise this limit once it is
+    // nobody. Where root may not raise it either (a container without SYS_RESOURCE), it does without.
+    let unlimited = Rlimit { current: None, maximum: None };
+    let _ = rustix::process::setrlimit(Resource::Memlock, unlimited);
+    let exe = rustix::fs::open(&options.exe, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .step(&format!("open {}", options.exe.display()))?;
+    let (mapped, tell_mapped) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
+    let (failed, tell_failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
+    let pid = clone()?;
+    if pid == 0 {
+        drop((tell_mapped, failed));
+        become_program(options, &exe, mapped, tell_failed)
+    }
+    drop((mapped, tell_failed));
+    let told = map_users(pid).and_then(|()| File::from(tell_mapped).write_all(b"m").step("tell the child"));
+    let outcome = told.and_then(|()| wait_executed(failed));
+    if outcome.is_err() {
+        // SAFETY: the child has not been waited for, so the pid is still its own.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    outcome.map(|()| pid)
+}
+
+/// Fork into new namespaces of every kind that separates a sentry from the machine.
+fn clone() -> Result<i32, Failure> {
+    let kinds = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
+    // SAFETY: all-zero is a valid clone_args, which is plain numbers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = u64::from(kinds.unsigned_abs());
+    arguments.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: without CLONE_VM this is a fork, and this process has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size) };
+    if pid < 0 {
+        return Err(std::io::Error::last_os_error()).step("make new namespaces");
+    }
+    Ok(i32::try_from(pid).expect("a pid fits into 32 bits"))
+}
+
+/// Nobody inside is nobody outside, and there is no one else.
+fn map_users(pid: i32) -> Result<(), Failure> {
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{map}"), format!("{NOBODY} {NOBODY} 1\n"))
+            .step(&format!("write the {map}"))?;
+    }
+    Ok(())
+}
+
+fn wait_executed(failed: OwnedFd) -> Result<(), Failure> {
+    let mut message = String::new();
+    File::from(failed).take(MESSAGE_MAX).read_to_string(&mut message).step("hear from the child")?;
+    if message.is_empty() { Ok(()) } else { Err(Failure::Child(message)) }
+}
+
+fn become_program(options: &Options, exe: &OwnedFd, mapped: OwnedFd, tell_failed: OwnedFd) -> ! {
+    let Err(failure) = confine_and_execute(options, exe, mapped);
+    let _ = File::from(tell_failed).write_all(failure.to_string().as_bytes());
+    // SAFETY: _exit runs nothing of ours.
+    unsafe { libc::_exit(1) }
+}
+
+fn confine_and_execute(
+    options: &Options,
+    exe: &OwnedFd,
+    mapped: OwnedFd,
+) -> Result<std::convert::Infallible, Failure> {
+    File::from(mapped).read_exact(&mut [0]).step("wait for the parent")?;
+    rustix::process::setsid().step("start a session")?;
+    confine::silence()?;
+    confine::become_nobody()?;
+    confine::change_root()?;
+    let unmount = confine::keep_unmounter()?;
+    confine::drop_capabilities()?;
+    execute(exe, &named(&options.argv, unmount.as_raw_fd()))
+}
+
+/// The arguments with the descriptor's number where it belongs.
+fn named(argv: &[CString], descriptor: i32) -> Vec<CString> {
+    let number = descriptor.to_string();
+    argv.iter().map(|word| replaced(word, &number)).collect()
+}
+
+fn replaced(word: &CStr, number: &str) -> CString {
+    let bytes = word.to_bytes();
+    match bytes.windows(PROC_WORD.len()).position(|window| window == PROC_WORD) {
+        Some(at) => {
+            let whole = [&bytes[..at], number.as_bytes(), &bytes[at + PROC_WORD.len()..]].concat();
+            CString::new(whole).expect("no NUL was added")
+        }
+        None => word.to_owned(),
+    }
+}
+
+fn execute(exe: &OwnedFd, argv: &[CString]) -> Result<std::convert::Infallible, Failure> {
+    let mut pointers: Vec<_> = argv.iter().map(|word| word.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    let environment = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: both arrays end with a null pointer, and the strings outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            exe.as_raw_fd(),
+            c"".as_ptr(),
+            pointers.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Err(std::io::Error::last_os_error()).step("execute the program")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_becomes_the_descriptor() {
+        let argv = [c"boot".into(), c"--proc-mount-sync-fd={proc}".into(), c"x".into()];
+        let named = named(&argv, 17);
+        assert_eq!(named, [c"boot".into(), c"--proc-mount-sync-fd=17".into(), c"x".into()]);
+    }
+}
