@@ -6,7 +6,7 @@ before defragmentation and connection tracking, so a packet that is refused cost
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
@@ -61,9 +61,10 @@ class Standing:
 
     open: Sequence[int] = ()
     exits: Sequence[Exit] = ()
+    own_exits: Mapping[int, Collection[Exit]] = field(default_factory=dict)
     connected: Sequence[IPv4Network] = ()
     apart: Sequence[str] = ()
-    connections: int = field(default=limits.CONNECTIONS_MAX)
+    connections: int = limits.CONNECTIONS_MAX
     brief_timeouts: bool = True
 
 
@@ -85,11 +86,12 @@ table inet {plan.table} {{
 def _sets(plan: Plan, standing: Standing) -> str:
     members = [_member(plan, index) for index in standing.open]
     marks = [_mark(plan, index) for index in standing.open]
+    own = [_own_exit(plan, index, exit_) for index in standing.open for exit_ in standing.own_exits.get(index, ())]
     return f"""
   set unreachable {{ type ipv4_addr; flags interval; {_elements(UNREACHABLE)} }}
   set connected {{ type ipv4_addr; flags interval; auto-merge; {_elements(map(str, standing.connected))} }}
   set exits {{ type ipv4_addr . inet_proto . inet_service; {_elements(map(_exit, standing.exits))} }}
-  set own_exits {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service; }}
+  set own_exits {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service; {_elements(own)} }}
   set members {{ type ifname . ether_addr . ipv4_addr; {_elements(members)} }}
   map marks {{ type ipv4_addr : mark; {_elements(marks)} }}
   set apart {{ type ifname; {_elements(f'"{name}"' for name in standing.apart)} }}

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from socket import if_nametoindex
 
 from skerry.model.errors import InternalError
@@ -21,7 +21,7 @@ from skerry.node.network.firewall import Exit, Standing
 from skerry.node.network.namespaces import inside, make_namespace, packet_socket
 from skerry.node.network.nftables import Nftables
 from skerry.node.network.plan import Plan, connected_networks, uplink_mtu
-from skerry.node.network.rtnetlink import Link, Rtnetlink
+from skerry.node.network.rtnetlink import Link, Rtnetlink, settle
 
 GUEST_DEVICE = "eth0"  # the slot's inner end; the guest's own name for its card is the backend's choice
 _OPEN = " open"
@@ -78,6 +78,16 @@ class Kernel:
         ours = ((plan.index(link.name), link) for link in self.links.links() if link.group == plan.group)
         return [_found(index, link) for index, link in ours if index is not None]
 
+    def own_exits(self, plan: Plan) -> dict[int, frozenset[Exit]]:
+        """Return the exits that single slots have, from the table as it stands."""
+        found: dict[int, set[Exit]] = {}
+        for entry in self._nft.read(f"list set inet {plan.table} own_exits") or ():
+            for element in entry.get("set", {}).get("elem", ()):
+                source, address, protocol, port = element["concat"]
+                index = plan.index_of(IPv4Address(source))
+                found.setdefault(index, set()).add(Exit(IPv4Address(address), protocol, port))
+        return {index: frozenset(exits) for index, exits in found.items()}
+
     def connected(self) -> list[IPv4Network]:
         return connected_networks(self.links.addresses(), self.links.routes())
 
@@ -98,6 +108,7 @@ class Kernel:
             )  # fmt: skip
             with inside(namespace), Rtnetlink() as inner:
                 inner.set_up(GUEST_DEVICE)  # a veth end cannot go up in the request that makes it
+            settle(name)
             self.links.lead_to(plan.address(index), mac, if_nametoindex(name))
         except BaseException as exc:
             os.close(namespace)

@@ -29,6 +29,7 @@ class Machine:
 
     def __init__(self, settings: NetworkSettings, tell: Tell) -> None:
         self.found: dict[str, Found] = {}
+        self.own_exits: dict[int, frozenset[Exit]] = {}
         self._settings = settings
         self._tell = tell
         self._record_fd: int | None = None
@@ -46,6 +47,7 @@ class Machine:
         )
         slots = self.kernel.slots(self.plan)
         self.found = {slot.sandbox: slot for slot in slots}
+        self.own_exits = self.kernel.own_exits(self.plan)
         self._write_range(str(self.plan.network))
         self._take([slot.index for slot in slots if slot.open])
         self.mtu = self.kernel.mtu()
@@ -56,7 +58,11 @@ class Machine:
         # The table first: there is no moment at which packets are forwarded and nothing confines them.
         apart = self._ledger.devices_before(host.FORWARDING, "1", devices)
         standing = Standing(
-            open=open_slots, connected=self._connected, apart=apart, connections=self._settings.connections_max
+            open=open_slots,
+            own_exits=self.own_exits,
+            connected=self._connected,
+            apart=apart,
+            connections=self._settings.connections_max,
         )
         written = self.kernel.take_range(self.plan, standing)
         self._tell("network.table_made", table=self.plan.table, range=str(self.plan.network))

@@ -110,13 +110,12 @@ class Network:
         )
 
     async def adopt(self, sandbox: SandboxId) -> Slot | None:
-        """Return the slot that an earlier node made for `sandbox`, or None if there is none. Open it again, if it is to
-        be: `open` may be repeated and brings back the sandbox's own exceptions."""
+        """Return the slot that an earlier node made for `sandbox`, as open as it was, or None if there is none."""
         found = self._started.found.pop(sandbox, None)
         if found is None:
             return None
         slot = Slot(self, sandbox=sandbox, index=found.index, mtu=self._mtu, namespace=None)
-        slot.is_open = found.open
+        slot.is_open, slot.exits = found.open, self._started.own_exits.get(found.index, frozenset())
         self._slots[found.index] = slot
         if found.open:
             self._askers.add(str(slot.address))

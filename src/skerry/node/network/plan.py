@@ -82,6 +82,9 @@ class Plan:
     def address(self, index: int) -> IPv4Address:
         return self.network[index]
 
+    def index_of(self, address: IPv4Address) -> int:
+        return int(address) - int(self.network.network_address)
+
     def mac(self, index: int) -> str:
         return _mac(self.address(index))
 

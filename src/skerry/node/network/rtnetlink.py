@@ -7,9 +7,11 @@ Numbers are from linux/rtnetlink.h, linux/if_link.h, linux/neighbour.h and linux
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -23,11 +25,13 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH = 28
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO = 1, 3, 4, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 16, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 20, 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 IFF_UP, IFF_NOARP = 0x1, 0x80
+IF_OPER_UP = 6
+SIOCETHTOOL, ETHTOOL_GLINK = 0x8946, 0xA
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 1, 4, 5, 9, 15, 18
 RTN_UNICAST, RTN_BLACKHOLE = 1, 6
@@ -50,13 +54,14 @@ _RECEIVE_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Link:
-    """A network device. `alias` is the free text that its maker gave it."""
+    """A network device. `alias` is the free text that its maker gave it, `passing` whether packets pass already."""
 
     index: int
     name: str
     group: int
     mtu: int
     alias: str
+    passing: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,18 @@ def veth_messages(*, name: str, mac: str, group: int, alias: str, mtu: int, peer
 
 def mac_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
+
+
+def settle(device: str) -> None:
+    """Return when the kernel has seen that the device's other end is up.
+
+    It learns that in a work queue, and until then drops what is sent out of the device: a guest that is quick would
+    lose the first answers. Asking for the link's state makes it look now (linkwatch_sync_dev in ethtool_op_get_link).
+    """
+    answer = array("I", [ETHTOOL_GLINK, 0])
+    request = struct.pack("16sP", device.encode(), answer.buffer_info()[0]) + bytes(16)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        fcntl.ioctl(sock, SIOCETHTOOL, request)
 
 
 class Rtnetlink:
@@ -286,6 +303,7 @@ def parse_link(body: bytes) -> Link:
         group=_number(found.get(IFLA_GROUP)),
         mtu=_number(found.get(IFLA_MTU)),
         alias=_text(found.get(IFLA_IFALIAS)),
+        passing=found.get(IFLA_OPERSTATE) == bytes([IF_OPER_UP]),
     )
 
 

@@ -71,6 +71,26 @@ async def test_opening_again_adds_exceptions(world: World, mirrored: Network) ->
     await slot.release()
 
 
+async def test_a_successor_keeps_what_a_sandbox_alone_may_reach(world: World) -> None:
+    first = world.network()
+    await first.start()
+    slot = await first.slot(A)
+    await slot.open(HostAccess(env={"HTTPS_PROXY": f"http://{PROXY}:{PORT}"}))
+    guest = world.guest(slot)
+    guest.becomes_a_host()
+    await first.leave()
+    world.tcp(PROXY)
+    second = world.network()
+    await second.start()
+    taken = await second.adopt(A)
+    assert taken is not None
+    assert await guest.connects(PROXY)
+    await taken.close()
+    await taken.open()
+    assert await guest.fails_to_connect(PROXY)
+    await second.stop()
+
+
 async def test_a_proxy_on_the_machine_itself_is_reached(world: World, mirrored: Network) -> None:
     slot = await mirrored.slot(A)
     await slot.open(HostAccess(env={"HTTP_PROXY": f"http://{MACHINE}:{PORT}"}))

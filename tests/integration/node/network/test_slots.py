@@ -15,6 +15,7 @@ from internet import DEADLINE_S, PORT, PUBLIC, Guest, World, ip, nft
 from skerry.model.errors import ConflictError, ResourceExhaustedError
 from skerry.model.ids import SandboxId
 from skerry.node.network import Network
+from skerry.node.network.rtnetlink import Rtnetlink
 
 A, B = SandboxId("sb_a"), SandboxId("sb_b")
 TABLE = "skerry_skt"
@@ -218,6 +219,14 @@ async def test_a_slot_that_nobody_waits_for_any_more_is_removed(world: World, ne
         await making
     await (await network.slot(B)).release()  # the network's thread has done what came before
     assert everything() == before
+
+
+async def test_packets_pass_from_the_moment_a_slot_is_there(world: World, network: Network) -> None:
+    # The kernel notices in its own time that both ends are up; without waiting for it one in ten came too early.
+    for number in range(40):
+        slot = await network.slot(SandboxId(f"sb_{number}"))
+        with Rtnetlink() as links:
+            assert [link.passing for link in links.links() if link.name == slot.device] == [True]
 
 
 async def test_many_slots_can_be_made_and_released_at_once(world: World, network: Network) -> None:
