@@ -165,9 +165,16 @@ class Socket:
         await self.expect(FrameType.STARTED, stream)
         return await self.outcome(stream)
 
-    async def outcome(self, stream: int, ends: int = 2) -> tuple[dict[str, Any], bytes, bytes]:
+    async def next_until(self, kind: FrameType) -> list[Frame]:
+        """Return the frames up to the first of this type."""
+        frames = [await self.next()]
+        while frames[-1].type is not kind:
+            frames.append(await self.next())
+        return frames
+
+    async def outcome(self, stream: int, ends: int = 2, received: int = 0) -> tuple[dict[str, Any], bytes, bytes]:
         """Read a started process to its last word, granting credit as bytes come."""
-        outputs = {1: bytearray(), 2: bytearray()}
+        outputs = {1: bytearray(received), 2: bytearray()}
         end: dict[str, Any] | None = None
         while ends or end is None:
             frame = await self.next()
@@ -175,14 +182,15 @@ class Socket:
             if frame.type is FrameType.DATA:
                 assert frame.offset == len(outputs[frame.flags])
                 outputs[frame.flags] += frame.content
-                received = len(outputs[frame.flags])
-                await self.credit(stream, frame.flags, received, received + (1 << 20))
+                size = len(outputs[frame.flags])
+                await self.credit(stream, frame.flags, size, size + (1 << 20))
             elif frame.type is FrameType.END:
                 assert frame.offset == len(outputs[frame.flags])
                 ends -= 1
-            else:
-                assert frame.type is FrameType.EXIT, frame
+            elif frame.type is FrameType.EXIT:
                 end = frame.map
+            else:
+                assert frame.type is FrameType.CREDIT, frame
         return end, bytes(outputs[1]), bytes(outputs[2])
 
     async def closed(self) -> tuple[int, str]:
