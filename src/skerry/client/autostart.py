@@ -94,6 +94,11 @@ def no_access(endpoint: Endpoint) -> Error:
     )
 
 
+def server_command() -> list[str]:
+    """Return how the server is run: isolated, so that neither the caller's folder nor variables give it modules."""
+    return [sys.executable, "-I", "-m", MODULE]
+
+
 def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the whole environment of the server: fixed, but for the folders that the caller chose."""
     folders = {name: value for name, value in environ.items() if _FOLDER.fullmatch(name) and value.startswith("/")}
@@ -117,7 +122,7 @@ async def _start(endpoint: Endpoint, deadline: float) -> None:
     with _open_log(log) as output:
         since = os.fstat(output).st_size
         process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once, and outlives this loop
-            [sys.executable, "-I", "-m", MODULE],
+            server_command(),
             cwd="/",
             env=server_environment(os.environ) | {"SKERRY_RUNTIME_DIR": str(endpoint.runtime_dir)},
             stdin=subprocess.DEVNULL,
