@@ -57,10 +57,7 @@ fn make_proc() -> Result<(), Failure> {
     let proc = format!("{ROOT}/proc");
     make_folder(&proc)?;
     mount("skerry-proc", &proc, "tmpfs", BARE)?;
-    // The real one only under another name: the files of /proc are then the same few, whatever the machine hides.
-    let real = format!("{proc}/sandbox-proc");
-    make_folder(&real)?;
-    mount("proc", &real, "proc", BARE | MountFlags::RDONLY)?;
+    let real = mount_real_proc(&proc)?;
     for folder in ["sys", "sys/kernel", "sys/vm"] {
         make_folder(&format!("{proc}/{folder}"))?;
     }
@@ -68,10 +65,25 @@ fn make_proc() -> Result<(), Failure> {
         fs::copy(file, format!("{ROOT}{file}")).step("copy a file of /proc")?;
     }
     for name in ["self", "cpuinfo"] {
-        let target = format!("sandbox-proc/{name}");
+        let target = format!("{real}/{name}");
         rustix::fs::symlink(target, format!("{proc}/{name}")).step("link a file of /proc")?;
     }
     rustix::fs::chmod(&proc, Mode::from_raw_mode(0o111)).step("hide the names in /proc")
+}
+
+/// Mount the real /proc under another name, so that the files of /proc are the same few whatever the machine hides,
+/// and return that name.
+fn mount_real_proc(proc: &str) -> Result<&'static str, Failure> {
+    let new = format!("{proc}/sandbox-proc");
+    make_folder(&new)?;
+    if mount("proc", &new, "proc", BARE | MountFlags::RDONLY).is_ok() {
+        return Ok("sandbox-proc");
+    }
+    // The kernel refuses a new one where a part of ours is covered, as in a container: then that one has to do.
+    let ours = format!("{proc}/host-proc");
+    make_folder(&ours)?;
+    rustix::mount::mount_bind_recursive("/proc", &ours).step("mount /proc, or bind ours")?;
+    Ok("host-proc")
 }
 
 /// Fork the process that takes /proc away when a byte comes, and return the descriptor to write that byte to.

@@ -60,7 +60,7 @@ mod tests {
             parse(&["--join", "/a", "--join", "/b", "--exe", "/x", "--", "x", "--join", "--"]).unwrap();
         assert_eq!(options.join, [PathBuf::from("/a"), PathBuf::from("/b")]);
         assert_eq!(options.exe, PathBuf::from("/x"));
-        assert_eq!(options.argv, [c"x".into(), c"--join".into(), c"--".into()]);
+        assert_eq!(options.argv, [c"x".to_owned(), c"--join".to_owned(), c"--".to_owned()]);
     }
 
     #[test]

@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn the_word_becomes_the_descriptor() {
-        let argv = [c"boot".into(), c"--proc-mount-sync-fd={proc}".into(), c"x".into()];
-        let named = named(&argv, 17);
-        assert_eq!(named, [c"boot".into(), c"--proc-mount-sync-fd=17".into(), c"x".into()]);
+        let argv = [c"boot".to_owned(), c"--proc-mount-sync-fd={proc}".to_owned(), c"x".to_owned()];
+        let expected = [c"boot".to_owned(), c"--proc-mount-sync-fd=17".to_owned(), c"x".to_owned()];
+        assert_eq!(named(&argv, 17), expected);
     }
 }

@@ -11,13 +11,16 @@ from pathlib import Path
 from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.folders import MemberFolder, StateFolder, member_id, sandbox_of
 from skerry.isolation.gvisor.members import GvisorMember
+from skerry.isolation.gvisor.probe import check_machine, unavailable
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, key_of, reap
 from skerry.isolation.gvisor.sentry import Boot, Launcher, SentryError, printable_lines
 from skerry.model.errors import StartFailedError
-from skerry.model.ids import SandboxId
+from skerry.model.ids import SANDBOX, RandomIds, SandboxId
 from skerry.model.members import MemberRecord, MemberSpec
 
 BOOT_SECONDS = 30.0
+# A trial takes 0.05 s. The first one on a machine reads 80 MB of runsc from its disk.
+PROBE_SECONDS = 10.0
 
 
 class GvisorBackend:
@@ -37,6 +40,21 @@ class GvisorBackend:
         self._member_image = member_image
         self._agent_image = agent_image
         self._agent_image_fd = -1
+
+    async def probe(self) -> None:
+        """Start a sandbox and end it again; raises IsolationUnavailableError, with the cause and the next step."""
+        check_machine(
+            programs=(self._launcher.launcher, self._launcher.runsc), images=(self._member_image, self._agent_image)
+        )
+        trial = SandboxId(RandomIds().new(SANDBOX))
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                member = await self.boot(MemberSpec(sandbox=trial))
+                await member.destroy()
+        except TimeoutError as exc:
+            raise unavailable(f"it was not up within {PROBE_SECONDS:g} s") from exc
+        except (StartFailedError, OSError) as exc:
+            raise unavailable(str(exc)) from exc
 
     async def boot(self, spec: MemberSpec) -> GvisorMember:
         self._prepare()

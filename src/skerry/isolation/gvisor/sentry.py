@@ -62,8 +62,8 @@ class Launcher:
     """The two programs, and the folder by which the processes that they start are known."""
 
     def __init__(self, *, launcher: Path, runsc: Path, root: Path) -> None:
-        self._launcher = launcher
-        self._runsc = runsc
+        self.launcher = launcher
+        self.runsc = runsc
         self._root = root
         self._machine = tuple(_about_the_machine())
 
@@ -113,7 +113,7 @@ class Launcher:
             try:
                 # Popen returns within a millisecond or two, and takes no thread as asyncio's own does.
                 process = subprocess.Popen(  # noqa: ASYNC220
-                    [self._launcher, *join, "--exe", self._runsc, "--", *arguments],
+                    [self.launcher, *join, "--exe", self.runsc, "--", *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=writer,
                     stderr=writer,
