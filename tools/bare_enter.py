@@ -90,7 +90,8 @@ def run(command: str, folder: str, env: dict[str, str]) -> int:
 def main() -> int:
     plan: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     ready, go = int(sys.argv[2]), int(sys.argv[3])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this namespace
+    # Ctrl-C is the parent's: it ends this namespace. A handler, since what is ignored stays so in the command.
+    signal.signal(signal.SIGINT, lambda *_: None)
     os.umask(0o022)
     root = Path(plan["root"])
     os.write(ready, b"1")

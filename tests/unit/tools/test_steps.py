@@ -57,7 +57,9 @@ def test_what_a_command_says_reaches_the_terminal_without_its_control_characters
 def test_ctrl_c_ends_the_command_and_what_it_started(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     program = (
-        f"import sys, pathlib; sys.path.insert(0, {str(TOOLS)!r}); import steps\n"
+        f"import pathlib, signal, sys; sys.path.insert(0, {str(TOOLS)!r}); import steps\n"
+        # A shell ignores SIGINT for what it starts in the background, these tests among it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"with steps.Steps('t', pathlib.Path({str(tmp_path)!r})).step('x') as step:\n"
         f"    step.run(['sh', '-c', 'sleep 1000 & echo $! $$ > {pids}; wait'])\n"
     )
