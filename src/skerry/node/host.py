@@ -25,6 +25,7 @@ log = Events("skerry.node")
 
 SWEEP_EVERY_S: Final = 60.0
 SANDBOXES_MAX: Final = 1000
+_SWEEP: Final = "sweep"
 
 
 class Host:
@@ -49,17 +50,17 @@ class Host:
         for record in list(machinery.records.all()):
             await self._take_over(record)
         await self._sweep()
-        self._own(self._keep_sweeping())
+        self._own(self._keep_sweeping(), name=_SWEEP)
 
     async def close(self) -> None:
         """Let go. Sandboxes that run go on, and are found again by the next node; without any, nothing is left."""
         for supervisor in self._live.values():
             supervisor.happen(Leave())
-        alive = bool(self._live)
-        watching = [task for task in self._tasks if task.get_name() != "sweep"]
-        for task in self._tasks - set(watching):
-            task.cancel()
+        for task in self._tasks:
+            if task.get_name() == _SWEEP:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        alive = any(not supervisor.ended.done() for supervisor in self._live.values())
         await (self._machinery.network.leave() if alive else self._machinery.network.stop())
 
     # Sandboxes
@@ -232,7 +233,7 @@ class Host:
         for line in machinery.cgroups.sweep(keep):
             log.warning("node.swept", what=line)
 
-    def _own(self, work: Coroutine[Any, Any, None], name: str = "sweep") -> None:
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -34,6 +34,9 @@ class Member(Protocol):
     async def wait_ended(self) -> None:
         """Return when the sentry is gone, whatever ended it."""
 
+    def last_words(self) -> str:
+        """Return the last lines that its kernel and its agent said on stderr, escaped; empty if nothing."""
+
     def alive(self) -> bool:
         """Tell whether the sentry is there, from the process and not from memory."""
 

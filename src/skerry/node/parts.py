@@ -14,6 +14,7 @@ from skerry.model.members import Claim, ExtraImage, MemberSpec, Upper
 from skerry.model.nodes import Launch
 from skerry.model.specs import NetworkPolicy
 from skerry.node.agent_link import AgentLink
+from skerry.node.agent_stream import LinkLost
 from skerry.node.environment import TRUST_MOUNT
 from skerry.node.interfaces import Cgroup, Member
 from skerry.node.machinery import Machinery
@@ -132,8 +133,11 @@ class Parts:
         assert self.link is not None
         try:
             await self.link.hello(hello, deadline=asyncio.get_running_loop().time() + AGENT_S)
-        except TimeoutError as exc:
-            raise StartFailedError(f"the agent gave no answer within {AGENT_S:g} s", stage="agent") from exc
+        except (TimeoutError, LinkLost) as exc:
+            cause = exc.lost.detail if isinstance(exc, LinkLost) else f"it gave no answer within {AGENT_S:g} s"
+            said = self._have_member().last_words()
+            text = f"the agent of {self.sandbox} is not there: {cause}{said and f' ({said})'}"
+            raise StartFailedError(text, stage="agent") from exc
 
     def _setup(self, launch: Launch) -> Setup:
         name = hostname(self.sandbox)

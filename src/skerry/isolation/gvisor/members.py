@@ -109,6 +109,9 @@ class GvisorMember:
         await self._sentry.ended()
         reap(self._sentry.key.pid)
 
+    def last_words(self) -> str:
+        return printable_lines(self._folder.sentry_log, self._folder.keeper_log, self._folder.agent_log)
+
     def alive(self) -> bool:
         return self._sentry.key.alive()
 
@@ -173,7 +176,7 @@ class GvisorMember:
             raise self._failed(stage, exc) from exc
 
     def _failed(self, stage: str, cause: object) -> StartFailedError:
-        said = printable_lines(self._folder.sentry_log, self._folder.keeper_log, self._folder.agent_log)
+        said = self.last_words()
         state = "" if self.alive() else "; its sentry has ended"
         return StartFailedError(f"{self._sandbox} at {stage}: {cause}{state}{said and f' ({said})'}", stage=stage)
 
