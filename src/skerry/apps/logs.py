@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 import sys
@@ -10,8 +11,6 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-
-import msgspec
 
 from skerry.model.events import FIELDS
 from skerry.model.text import printable
@@ -37,7 +36,8 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info is not None:
             line["trace_lines"] = _trace(record).splitlines()
-        return msgspec.json.encode(msgspec.to_builtins(line, str_keys=True, enc_hook=str)).decode()
+        # The standard library's encoder: it escapes what is no Unicode, where msgspec refuses it.
+        return json.dumps(line, default=str)
 
 
 class PlainLines(logging.Formatter):

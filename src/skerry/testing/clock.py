@@ -23,6 +23,11 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self._now
 
+    @property
+    def sleepers(self) -> int:
+        """How many wait for the clock to be moved."""
+        return len(self._sleepers)
+
     async def sleep(self, seconds: float) -> None:
         """Return once the clock was moved this far."""
         future = asyncio.get_running_loop().create_future()

@@ -41,6 +41,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self.leave = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -49,6 +50,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own wakes up ten times a second, to look whether it is to stop and to write a date that is off here.
+        await self.leave.wait()
 
 
 class Listener:
@@ -94,7 +99,7 @@ async def listening(door: Asgi, sock: socket.socket) -> AsyncIterator[Listener]:
             await serving  # what kept it from listening
         yield Listener(server)
     finally:
-        server.should_exit = True
+        server.leave.set()
         await serving
 
 
