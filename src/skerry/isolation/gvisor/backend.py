@@ -58,9 +58,17 @@ class GvisorBackend:
 
     async def boot(self, spec: MemberSpec) -> GvisorMember:
         self._prepare()
+        folder = self._state.member(spec.sandbox)
+        try:
+            folder.make()
+        except FileExistsError as exc:
+            # Whatever is there belongs to the sandbox that was first, so nothing is removed.
+            raise StartFailedError(
+                f"{spec.sandbox} at boot: {folder.path} exists; destroy that sandbox or sweep", stage="boot"
+            ) from exc
         try:
             async with asyncio.timeout(BOOT_SECONDS):
-                return await self._boot(spec)
+                return await self._boot(spec, folder)
         except BaseException as exc:
             await asyncio.shield(self._remove(spec.sandbox))
             if isinstance(exc, TimeoutError):
@@ -92,9 +100,7 @@ class GvisorBackend:
             os.close(self._agent_image_fd)
             self._agent_image_fd = -1
 
-    async def _boot(self, spec: MemberSpec) -> GvisorMember:
-        folder = self._state.member(spec.sandbox)
-        folder.make()
+    async def _boot(self, spec: MemberSpec, folder: MemberFolder) -> GvisorMember:
         try:
             sentry = await self._launcher.start(self._what_it_gets(spec, folder))
             member = self._member(spec.sandbox, sentry)

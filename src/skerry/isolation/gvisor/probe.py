@@ -18,7 +18,7 @@ MACHINES = ("x86_64", "aarch64")
 _ADVICE = (
     ("new namespaces", "allow user namespaces: `sysctl -w user.max_user_namespaces=15000`; in a container, run it "
                        "privileged"),
-    ("mount", "run the server with CAP_SYS_ADMIN; in a container, run it privileged"),
+    ("cannot mount", "run the server with CAP_SYS_ADMIN; in a container, run it privileged"),
     ("uid_map", "run the server with CAP_SETUID and CAP_SETGID"),
     ("gid_map", "run the server with CAP_SETUID and CAP_SETGID"),
     ("/cgroup", "let the server write to the control groups; in a container, mount them writable"),

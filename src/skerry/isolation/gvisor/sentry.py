@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ FLAGS = (
 )
 PROCESS_NAME = "runsc-sandbox"
 
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _LISTEN = 16
 _SAID_BYTES = 4096
 _LAST_LINES = 5
@@ -75,36 +76,38 @@ class Launcher:
     async def start(self, boot: Boot) -> ProcessKey:
         """Return a sentry that has been executed; it answers its control socket once it is up. Raises SentryError."""
         with contextlib.ExitStack() as files:
-            control = files.enter_context(_listening(boot.control_socket))
-            log = _open(files, boot.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            spec = _open(files, boot.spec, os.O_RDONLY)
-            image = _open(files, boot.image, os.O_RDONLY)
-            # For reading and writing: so the keeper sees no end of file when a node goes, and needs none to come.
-            stdio = [
-                _open(files, boot.keeper_in, os.O_RDWR),
-                _open(files, boot.keeper_out, os.O_RDWR),
-                _open(files, boot.keeper_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-            ]
-            # The sentry writes a byte here when it is up, and gives up if it cannot. A file takes every byte.
-            arguments = [
-                PROCESS_NAME,
-                self.mark,
-                *FLAGS,
-                f"--log-fd={log}",
-                "boot",
-                f"--bundle={boot.spec.parent}",
-                f"--spec-fd={spec}",
-                f"--controller-fd={control.fileno()}",
-                f"--start-sync-fd={log}",
-                "--gofer-mount-confs=erofs:none",
-                f"--io-fds={image}",
-                *(f"--stdio-fds={fd}" for fd in stdio),
-                "--proc-mount-sync-fd={proc}",
-                *self._machine,
-                boot.container_id,
-            ]
-            given = [control.fileno(), log, spec, image, *stdio]
-            return await self._launch(arguments, given, boot.cgroup_procs)
+            flags = {
+                "controller-fd": [files.enter_context(_listening(boot.control_socket)).fileno()],
+                "spec-fd": [_open(files, boot.spec, os.O_RDONLY)],
+                "io-fds": [_open(files, boot.image, os.O_RDONLY)],
+                # For reading and writing: so the keeper sees no end of file when a node goes, and needs none to come.
+                "stdio-fds": [
+                    _open(files, boot.keeper_in, os.O_RDWR),
+                    _open(files, boot.keeper_out, os.O_RDWR),
+                    _open(files, boot.keeper_log, _APPEND),
+                ],
+                # The sentry writes a byte here when it is up, and gives up if it cannot. Nobody needs it, since the
+                # control socket answers by then: so it goes to a file, which takes every byte.
+                "start-sync-fd": [_open(files, boot.log, _APPEND)],
+            }
+            log = _open(files, boot.log, _APPEND)
+            given = [log, *(fd for fds in flags.values() for fd in fds)]
+            return await self._launch(self._arguments(boot, log, flags), given, boot.cgroup_procs)
+
+    def _arguments(self, boot: Boot, log: int, flags: Mapping[str, Sequence[int]]) -> list[str]:
+        return [
+            PROCESS_NAME,
+            self.mark,
+            *FLAGS,
+            f"--log-fd={log}",
+            "boot",
+            f"--bundle={boot.spec.parent}",
+            "--gofer-mount-confs=erofs:none",
+            *(f"--{flag}={fd}" for flag, fds in flags.items() for fd in fds),
+            "--proc-mount-sync-fd={proc}",  # the launcher puts the number in
+            *self._machine,
+            boot.container_id,
+        ]
 
     async def _launch(self, arguments: Sequence[str], given: Sequence[int], procs: Sequence[Path]) -> ProcessKey:
         join = [word for file in procs for word in ("--join", str(file))]
