@@ -306,7 +306,8 @@ impl Listing {
             match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => {
                     let name = name.to_bytes();
-                    return Ok(Some(paths::entry(folder.as_fd(), name, name, &stat, &self.accounts)));
+                    let entry = paths::entry(folder.as_fd(), name, name, &stat, &self.accounts);
+                    return Ok(Some(message::listed(&entry)));
                 }
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),

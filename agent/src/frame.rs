@@ -28,8 +28,12 @@ pub enum Violation {
     StreamReused,
     #[error("unknown_stream")]
     UnknownStream,
+    #[error("unexpected_frame")]
+    UnexpectedFrame,
     #[error("hello_expected")]
     HelloExpected,
+    #[error("second_hello")]
+    SecondHello,
     #[error("offset_jumped")]
     OffsetJumped,
     #[error("channel_ended")]
@@ -84,23 +88,22 @@ impl Kind {
     fn payload(self) -> (usize, usize) {
         match self {
             Kind::Data => (OFFSET_BYTES + 1, OFFSET_BYTES + DATA_LIMIT),
-            Kind::Open => (1, 262_144),
-            Kind::Ready => (1, 1_048_576),
+            Kind::Open => (0, 262_144),
+            Kind::Ready => (0, 1_048_576),
             Kind::Ping | Kind::Pong => (0, 64),
             Kind::End => (8, 8),
             Kind::Credit => (16, 16),
             Kind::Signal => (1, 1),
             Kind::Resize | Kind::Shutdown => (4, 4),
             Kind::Close => (0, 0),
-            _ => (1, 65_536),
+            _ => (0, 65_536),
         }
     }
 
-    /// Return what a payload beyond `payload().1` breaks: a fixed size, or a limit.
-    fn oversize(self, length: usize) -> Violation {
+    /// Return the most bytes of a payload that is not too large, though it may have another fault.
+    fn limit(self) -> usize {
         let (least, most) = self.payload();
-        let limit = if least == most { 65_536 } else { most };
-        if length > limit { Violation::FrameTooLarge } else { Violation::MalformedFrame }
+        if least == most { 65_536 } else { most }
     }
 
     fn allows_flags(self, flags: u8) -> bool {
@@ -134,16 +137,14 @@ impl Header {
         let stream = u32::from_le_bytes([raw[4], raw[5], raw[6], raw[7]]);
         let kind = Kind::to_agent(raw[8]).ok_or(Violation::UnknownType)?;
         let flags = raw[9];
-        if raw[10] != 0 || raw[11] != 0 || !kind.allows_flags(flags) || !kind.allows_stream(stream) {
-            return Err(Violation::MalformedFrame);
+        if length > kind.limit() {
+            return Err(Violation::FrameTooLarge);
         }
         let (least, most) = kind.payload();
-        if length > most {
-            return Err(kind.oversize(length));
-        }
-        if length < least {
-            let map = matches!(kind, Kind::Hello | Kind::Open);
-            return Err(if map { Violation::MalformedPayload } else { Violation::MalformedFrame });
+        let sized = (least..=most).contains(&length);
+        if !sized || raw[10] != 0 || raw[11] != 0 || !kind.allows_flags(flags) || !kind.allows_stream(stream)
+        {
+            return Err(Violation::MalformedFrame);
         }
         Ok(Header { length, stream, kind, flags })
     }
@@ -189,6 +190,11 @@ pub struct Decoder {
 impl Decoder {
     pub fn new() -> Decoder {
         Decoder { state: State::Header, fixed: [0; HEADER_BYTES], filled: 0, payload: Vec::new() }
+    }
+
+    #[cfg(test)]
+    pub fn is_between_frames(&self) -> bool {
+        matches!(self.state, State::Header) && self.filled == 0
     }
 
     /// Take the next piece off `input`; `None` means that `input` is used up.

@@ -46,12 +46,14 @@ impl Hello {
         if map.unsigned("version")? != VERSION {
             return Err(BAD);
         }
-        Ok(Hello {
+        let hello = Hello {
             secret: secret(map.get("secret")?)?,
             proof: map.optional("proof", secret)?,
             generation: map.unsigned("generation")?,
             setup: map.optional("setup", |value| Setup::read(value.as_map()?))?,
-        })
+        };
+        // A claim sets up, an attach proves.
+        if hello.proof.is_some() == hello.setup.is_some() { Err(BAD) } else { Ok(hello) }
     }
 }
 
@@ -154,7 +156,7 @@ impl Open {
         }
     }
 
-    /// Return the request; an `op` that we do not know is a refusal, so that ops can be added.
+    /// Return the request; an `op` that we do not know is no breach, so that ops can be added.
     pub fn parse(payload: &[u8]) -> Parsed<Result<Open, Refusal>> {
         let map = Map::parse(payload)?;
         let open = match map.text("op")? {
@@ -184,11 +186,11 @@ impl Open {
                 return Ok(Err(Refusal::new("unimplemented", message)));
             }
         };
-        Ok(open.check().map(|()| open))
+        Ok(Ok(open))
     }
 
     /// Check what is a mistake of the caller and no breach of the protocol.
-    fn check(&self) -> Result<(), Refusal> {
+    pub fn check(&self) -> Result<(), Refusal> {
         match self {
             Open::Exec(exec) => exec.check(),
             Open::Read { path, .. } | Open::List { path, .. } | Open::Stat { path } => check_path(path),
@@ -424,6 +426,11 @@ pub fn entry(entry: &Entry) -> Vec<u8> {
     let mut packer = Packer(Vec::new());
     packer.entry(entry);
     packer.finish()
+}
+
+/// Return an entry as `list` sends it: after its length.
+pub fn listed(entry: &[u8]) -> Vec<u8> {
+    [&(entry.len() as u32).to_le_bytes(), entry].concat()
 }
 
 /// RESULT of an operation that has nothing to tell but that it is done.

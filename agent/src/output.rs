@@ -141,20 +141,17 @@ impl Output {
         step
     }
 
-    /// A stream goes: a frame of it that is partly written keeps its rest, one that is not goes too.
-    pub fn forget(&mut self, stream: u32, body: impl FnOnce(&Current) -> Vec<u8>) {
+    /// A stream's channels go: a frame of them that is partly written keeps its rest, one that is not goes
+    /// too and is returned.
+    pub fn forget(&mut self, stream: u32, body: impl FnOnce(&Current) -> Vec<u8>) -> Option<Current> {
         self.turns.retain(|(waiting, _)| *waiting != stream);
-        match &mut self.current {
-            Some(current) if current.stream == stream && current.rest.is_none() => {
-                if current.written == 0 {
-                    self.current = None;
-                } else {
-                    let rest = body(current);
-                    current.rest = Some(rest);
-                }
-            }
-            _ => {}
+        let current =
+            self.current.as_mut().filter(|current| current.stream == stream && current.rest.is_none())?;
+        if current.written == 0 {
+            return self.current.take();
         }
+        current.rest = Some(body(current));
+        None
     }
 
     /// The channel is gone, and with it everything that was queued for it.
@@ -208,7 +205,7 @@ mod tests {
         output.forget(3, |current| b"hello"[current.body_left().0 as usize..].to_vec());
         assert_eq!(drain(&mut output, b"", 1), b"llo");
         output.begin(Current::new(3, 1, 0, 5));
-        output.forget(3, |_| unreachable!("nothing of it was written"));
-        assert!(output.current().is_none());
+        let dropped = output.forget(3, |_| unreachable!("nothing of it was written"));
+        assert!(dropped.is_some() && output.current().is_none());
     }
 }

@@ -54,13 +54,11 @@ impl Session {
 
     fn hello(&mut self, payload: &[u8]) -> Result<Event, Violation> {
         if self.greeted {
-            return Err(Violation::MalformedFrame);
+            return Err(Violation::SecondHello);
         }
         let hello = Hello::parse(payload)?;
-        if self.secret.is_none() && (hello.proof.is_some() || hello.setup.is_none()) {
-            return Err(Violation::MalformedPayload);
-        }
-        Ok(Event::Hello(hello))
+        // The first channel is the claim's; an attach comes by another way.
+        if hello.setup.is_none() { Err(Violation::MalformedPayload) } else { Ok(Event::Hello(hello)) }
     }
 
     /// Return whether `hello` may replace the channel in use.
@@ -81,6 +79,7 @@ impl Session {
         self.generation = hello.generation;
         self.output.reset();
         self.greeted = true;
+        self.streams.retain(|_, stream| !stream.closing);
         self.streams.values_mut().for_each(Stream::rewind);
         let ready = self.ready();
         self.output.push(Kind::Ready, 0, 0, &ready);
@@ -127,22 +126,23 @@ impl Session {
         match header.kind {
             Kind::End => self.end(id, u64::from_le_bytes(fixed(payload)?)),
             Kind::Credit => self.credit(id, header.flags, payload),
-            Kind::Signal => self.signal(id, payload[0]),
+            Kind::Signal => self.signal(id, payload),
             Kind::Close => {
-                self.forget(id);
+                self.close(id);
                 Ok(Some(Event::Close(id)))
             }
-            // RESIZE is kept for terminals, which no stream has yet.
-            _ => Ok(None),
+            // RESIZE is kept for terminals, which no process has yet.
+            _ => self.process(id).map(|_| None),
         }
     }
 
     /// Return whether the stream is open; one that never was is a violation.
     fn known(&self, id: u32) -> Result<bool, Violation> {
-        if self.streams.contains_key(&id) {
-            return Ok(true);
+        match self.streams.get(&id) {
+            Some(stream) => Ok(!stream.closing),
+            None if id == 0 || id > self.last_stream => Err(Violation::UnknownStream),
+            None => Ok(false),
         }
-        if id == 0 || id > self.last_stream { Err(Violation::UnknownStream) } else { Ok(false) }
     }
 
     fn open(&mut self, id: u32, payload: &[u8]) -> Result<Option<Event>, Violation> {
@@ -151,23 +151,32 @@ impl Session {
         }
         let open = Open::parse(payload)?;
         self.last_stream = id;
-        if self.streams.len() >= STREAM_LIMIT {
-            let message = format!("{STREAM_LIMIT} streams are open; close one first");
-            let refusal = Refusal::new("resource_exhausted", message);
-            self.output.push(Kind::Error, id, 0, &message::error(&refusal));
-            return Ok(None);
-        }
-        match open {
-            Ok(open) => {
-                self.streams.insert(id, Stream::new(open.op()));
-                Ok(Some(Event::Open(id, open)))
+        let open = match open {
+            Ok(open) if self.open_streams() < STREAM_LIMIT => open,
+            // These leave no state behind: a host that misses the answer will not find the stream in READY.
+            Ok(_) => {
+                let message = format!("{STREAM_LIMIT} streams are open; close one first");
+                return Ok(self.turn_away(id, &Refusal::new("resource_exhausted", message)));
             }
+            Err(refusal) => return Ok(self.turn_away(id, &refusal)),
+        };
+        self.streams.insert(id, Stream::new(open.op()));
+        match open.check() {
+            Ok(()) => Ok(Some(Event::Open(id, open))),
             Err(refusal) => {
-                self.streams.insert(id, Stream::new("unknown"));
                 self.refuse(id, &refusal);
                 Ok(None)
             }
         }
+    }
+
+    fn open_streams(&self) -> usize {
+        self.streams.values().filter(|stream| !stream.closing).count()
+    }
+
+    fn turn_away(&mut self, id: u32, refusal: &Refusal) -> Option<Event> {
+        self.output.push(Kind::Error, id, 0, &message::error(refusal));
+        None
     }
 
     fn data(&mut self, id: u32, offset: u64, length: usize) -> Result<Option<Event>, Violation> {
@@ -201,7 +210,7 @@ impl Session {
         match self.streams.get_mut(&id) {
             Some(Stream { input: Some(input), .. }) => Ok(Some(input)),
             Some(Stream { last_word: Some(_), .. }) => Ok(None),
-            _ => Err(Violation::UnknownStream),
+            _ => Err(Violation::UnexpectedFrame),
         }
     }
 
@@ -217,23 +226,52 @@ impl Session {
         match stream.output(channel) {
             Some(output) => output.credit(acknowledged, limit)?,
             None if over => return Ok(None),
-            None => return Err(Violation::UnknownStream),
+            None => return Err(Violation::UnexpectedFrame),
         }
         self.schedule(id, channel);
         Ok(Some(Event::Credit(id, channel)))
     }
 
-    fn signal(&mut self, id: u32, number: u8) -> Result<Option<Event>, Violation> {
-        if !(1..=64).contains(&number) {
-            return Err(Violation::MalformedFrame);
+    fn signal(&mut self, id: u32, payload: &[u8]) -> Result<Option<Event>, Violation> {
+        let live = self.process(id)?;
+        match u8::from_le_bytes(fixed(payload)?) {
+            number @ 1..=64 => Ok(live.then_some(Event::Signal(id, number.into()))),
+            _ => Err(Violation::MalformedPayload),
         }
-        Ok(Some(Event::Signal(id, number.into())))
     }
 
-    /// Give up the stream's state; a frame of it that is partly written is completed.
-    fn forget(&mut self, id: u32) {
-        if let Some(mut stream) = self.streams.remove(&id) {
-            self.output.forget(id, |current| rest_of(&mut stream, current));
+    /// Return whether the stream is a process's; for a file operation the frame breaks the protocol, unless
+    /// its last word was said already.
+    fn process(&self, id: u32) -> Result<bool, Violation> {
+        match self.streams.get(&id) {
+            Some(stream) if stream.is_process() => Ok(true),
+            Some(stream) if stream.last_word.is_some() => Ok(false),
+            _ => Err(Violation::UnexpectedFrame),
+        }
+    }
+
+    /// The host needs no more of the stream: say what is left to say, and forget it.
+    fn close(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let dropped = self.output.forget(id, |current| rest_of(stream, current));
+        if let Some(current) = dropped
+            && let Some(output) = stream.output(current.channel)
+        {
+            output.untake(current.offset);
+        }
+        if stream.is_process() && stream.last_word.is_none() {
+            for (channel, offset) in stream.cut_off() {
+                self.output.push(Kind::End, id, channel, &offset.to_le_bytes());
+            }
+            stream.closing = stream.exit.is_none();
+        } else if !stream.is_over() {
+            let refusal = Refusal::new("aborted", "the host has closed the stream");
+            self.output.push(Kind::Error, id, 0, &message::error(&refusal));
+        }
+        if !stream.closing {
+            self.streams.remove(&id);
         }
     }
 
@@ -262,7 +300,11 @@ impl Session {
         let payload = message::exit(&exit);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.exit = Some(exit);
+            let closing = stream.closing;
             self.push(Kind::Exit, id, 0, &payload);
+            if closing {
+                self.streams.remove(&id);
+            }
         }
     }
 
@@ -271,7 +313,7 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        self.output.forget(id, |current| rest_of(stream, current));
+        let _ = self.output.forget(id, |current| rest_of(stream, current));
         stream.drop_channels();
         stream.last_word = Some((Kind::Error, message::error(refusal)));
         self.say_last_word(id);
@@ -456,3 +498,11 @@ fn rest_of(stream: &mut Stream, current: &Current) -> Vec<u8> {
 fn fixed<const SIZE: usize>(payload: &[u8]) -> Result<[u8; SIZE], Violation> {
     payload.try_into().map_err(|_| Violation::MalformedFrame)
 }
+
+#[cfg(test)]
+#[path = "golden.rs"]
+mod golden;
+
+#[cfg(test)]
+#[path = "fuzz.rs"]
+mod fuzz;

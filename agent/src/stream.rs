@@ -85,6 +85,12 @@ impl Incoming {
         })
     }
 
+    #[cfg(test)]
+    pub fn restore(&mut self, acknowledged: u64, limit: u64, ended: bool) {
+        let received = self.received.max(acknowledged);
+        *self = Incoming { received, acknowledged, told: acknowledged, limit, ended, ..Incoming::default() };
+    }
+
     /// Forget what came and was not consumed: the next channel sends it again.
     fn rewind(&mut self) {
         if self.received > self.acknowledged {
@@ -130,6 +136,19 @@ impl Outgoing {
         Outgoing { limit, granted: true, ..Outgoing::default() }
     }
 
+    #[cfg(test)]
+    pub fn restore(&mut self, acknowledged: u64, end: u64, closed: bool) {
+        *self = Outgoing {
+            acknowledged,
+            sent: acknowledged,
+            peak: end,
+            limit: acknowledged,
+            closed,
+            ..Outgoing::default()
+        };
+        self.ring.append(&vec![0; (end - acknowledged) as usize]);
+    }
+
     /// Return the number of bytes that came from the process so far.
     pub fn end(&self) -> u64 {
         self.acknowledged + self.ring.len() as u64
@@ -170,6 +189,16 @@ impl Outgoing {
             return Some(Turn::Data { offset: self.sent, length });
         }
         (self.closed && self.sent == self.end()).then_some(Turn::End { offset: self.sent })
+    }
+
+    /// Take back what was sent from `offset` on, since none of it was written.
+    pub fn untake(&mut self, offset: u64) {
+        self.sent = offset;
+    }
+
+    /// Say the end now, whatever is left; return where it is, unless it was said before.
+    pub fn cut_off(&mut self) -> Option<u64> {
+        (!std::mem::replace(&mut self.end_sent, true)).then_some(self.sent)
     }
 
     /// Take the turn that `turn` has told.
@@ -214,6 +243,8 @@ pub struct Stream {
     pub last_word: Option<(Kind, Vec<u8>)>,
     /// `last_word` was sent on the channel in use.
     pub last_word_sent: bool,
+    /// The host has closed the stream, and only EXIT is still to be said.
+    pub closing: bool,
 }
 
 impl Stream {
@@ -226,6 +257,19 @@ impl Stream {
             outputs: [None, None],
             last_word: None,
             last_word_sent: false,
+            closing: false,
+        }
+    }
+
+    pub fn is_process(&self) -> bool {
+        self.op == "exec"
+    }
+
+    /// Return whether everything was said that the host waits for.
+    pub fn is_over(&self) -> bool {
+        match self.last_word {
+            Some(_) => self.last_word_sent,
+            None => self.exit.is_some() && self.outputs.iter().flatten().all(Outgoing::end_sent),
         }
     }
 
@@ -243,6 +287,16 @@ impl Stream {
 
     pub fn outputs(&self) -> impl Iterator<Item = (u8, &Outgoing)> {
         self.outputs.iter().zip(1u8..).filter_map(|(output, channel)| Some((channel, output.as_ref()?)))
+    }
+
+    /// Drop the channels of a process; return where those end whose END was not said yet.
+    pub fn cut_off(&mut self) -> Vec<(u8, u64)> {
+        let outputs = self.outputs.iter_mut().zip(1u8..);
+        let ends =
+            outputs.filter_map(|(output, channel)| Some((channel, output.as_mut()?.cut_off()?))).collect();
+        self.outputs = [None, None];
+        self.input = None;
+        ends
     }
 
     /// An ERROR ends the stream: nothing more goes out on its channels.

@@ -87,9 +87,10 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Return an `int` of the protocol: 0 to 2^63 - 1.
     pub fn as_unsigned(&self) -> Parsed<u64> {
         match self {
-            Value::Unsigned(number) => Ok(*number),
+            Value::Unsigned(number) if *number <= i64::MAX as u64 => Ok(*number),
             _ => Err(BAD),
         }
     }
