@@ -38,4 +38,4 @@ bare: setup ## prove `make test` in a bare Debian root with only Python, Go and 
 	@$(VENV)/python tools/bare_root.py
 
 clean: ## remove everything that was built here
-	rm -rf build dist .venv src/skerry/_bin agent/target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist .venv src/skerry/_bin agent/target launcher/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

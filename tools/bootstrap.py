@@ -251,6 +251,10 @@ def do_agent(steps: Steps) -> None:
     _build(steps, "agent", "build_agent.py", "agent")
 
 
+def do_launcher(steps: Steps) -> None:
+    _build(steps, "launcher", "build_agent.py", "launcher")
+
+
 def do_runtime(steps: Steps) -> None:
     _build(steps, "runsc", "build_runtime.py")
 
@@ -271,6 +275,7 @@ STEPS: dict[str, Callable[[Steps], None]] = {
     "venv": do_venv,
     "rust": do_rust,
     "agent": do_agent,
+    "launcher": do_launcher,
     "runtime": do_runtime,
     "helper": do_helper,
 }
@@ -284,7 +289,7 @@ def bootstrap(wanted: list[str]) -> None:
             "Name one that is: make PYTHON=python3.11 ..."
         )
     put_toolchains_on_path()
-    if {"rust", "agent", "runtime", "helper"} & set(wanted):
+    if set(wanted) - {"packages", "venv"}:
         check_tools()
     steps = Steps("bootstrap", BUILD / "logs" / "bootstrap")
     with alone():

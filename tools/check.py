@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bootstrap import put_toolchains_on_path
+from build_agent import PROGRAMS
 from steps import StepFailed, Steps
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTHON = str(BIN / "python")
-AGENT = ROOT / "agent"
+CRATES = tuple(ROOT / name for name in PROGRAMS)
 RUNTIME = ROOT / "runtime"
 
 
@@ -42,7 +43,14 @@ def script(name: str, *arguments: str) -> tuple[str, ...]:
     return (PYTHON, str(ROOT / "tools" / name), *arguments)
 
 
-CLIPPY = ("cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings")
+def rust_checks(crate: Path) -> tuple[Check, Check]:
+    formatted = ("cargo", "fmt", "--check")
+    clippy = ("cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings")
+    return (
+        Check(f"{crate.name}: rustfmt", formatted, crate, "format", ("cargo", "fmt"), probe=("cargo", "fmt", "-V")),
+        Check(f"{crate.name}: clippy", clippy, crate, probe=("cargo", "clippy", "-V")),
+    )
+
 
 CHECKS = (
     Check("ruff format", tool("ruff", "format", "--check"), ROOT, "format", tool("ruff", "format")),
@@ -58,17 +66,14 @@ CHECKS = (
     ),
     Check("mypy", tool("mypy")),
     Check("import contracts", tool("lint-imports")),
-    Check(
-        "rustfmt", ("cargo", "fmt", "--check"), AGENT, "format", ("cargo", "fmt"), probe=("cargo", "fmt", "--version")
-    ),
-    Check("clippy", CLIPPY, AGENT, probe=("cargo", "clippy", "--version")),
-    Check("gofmt", ("gofmt", "-l", "."), RUNTIME, "format", ("gofmt", "-w", "."), quiet=True),
-    Check("go vet", ("go", "vet", "./..."), RUNTIME),
+    *(check for crate in CRATES for check in rust_checks(crate)),
+    Check("runtime: gofmt", ("gofmt", "-l", "."), RUNTIME, "format", ("gofmt", "-w", "."), quiet=True),
+    Check("runtime: vet", ("go", "vet", "./..."), RUNTIME),
 )
 
 NATIVE_TESTS = (
-    Check("agent's tests", ("cargo", "test", "--locked"), AGENT),
-    Check("runtime's tests", ("go", "test", "./..."), RUNTIME),
+    *(Check(f"{crate.name}: tests", ("cargo", "test", "--locked"), crate) for crate in CRATES),
+    Check("runtime: tests", ("go", "test", "./..."), RUNTIME),
 )
 
 
@@ -82,7 +87,7 @@ def works(probe: tuple[str, ...]) -> bool:
 def run(steps: Steps, check: Check, argv: tuple[str, ...]) -> str | None:
     """Carry out one check; return its complaint, or None."""
     if check.probe and not works(check.probe):
-        steps.skipped(check.name, f"left out: `{' '.join(check.probe)}` fails; rustup component add {check.name}")
+        steps.skipped(check.name, f"left out: `{' '.join(check.probe)}` fails; `rustup component add` mends it")
         return None
     try:
         with steps.step(check.name) as step:
