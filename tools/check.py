@@ -47,8 +47,10 @@ def rust_checks(crate: Path) -> tuple[Check, Check]:
     formatted = ("cargo", "fmt", "--check")
     clippy = ("cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings")
     return (
-        Check(f"{crate.name}: rustfmt", formatted, crate, "format", ("cargo", "fmt"), probe=("cargo", "fmt", "-V")),
-        Check(f"{crate.name}: clippy", clippy, crate, probe=("cargo", "clippy", "-V")),
+        Check(
+            f"{crate.name}: rustfmt", formatted, crate, "format", ("cargo", "fmt"), probe=("cargo", "fmt", "--version")
+        ),
+        Check(f"{crate.name}: clippy", clippy, crate, probe=("cargo", "clippy", "--version")),
     )
 
 
