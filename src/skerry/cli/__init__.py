@@ -7,6 +7,6 @@ def main() -> None:
     """Run the command line of this process and exit with its status."""
     import sys
 
-    from skerry.cli.main import run
+    from skerry.cli.commands import run
 
     sys.exit(run(sys.argv[1:]))

@@ -18,7 +18,7 @@ def command(shell: str) -> None:
     """Print the completion script for a shell."""
     from click.shell_completion import get_completion_class
 
-    from skerry.cli.main import cli
+    from skerry.cli.commands import cli
 
     found = get_completion_class(shell)
     assert found is not None, "the choices are those of click"

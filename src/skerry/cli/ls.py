@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,8 @@ HEAD = ("SANDBOX", "STATE", "AGE", "LEFT", "COMMAND")
 @json_option
 def command(include_ended: bool, app: str | None, as_json: bool) -> None:
     """List sandboxes, the newest first."""
+    import asyncio
+
     from skerry.cli import sandboxes
     from skerry.cli.output import print_json, print_table
 

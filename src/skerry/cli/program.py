@@ -61,7 +61,7 @@ def parse(target: Entrypoint, argv: list[str], prog: str) -> tuple[list[Any], di
     given: dict[str, Any] = command.main(args=argv, prog_name=prog, standalone_mode=False)
     if not isinstance(given, dict):  # --help was printed
         raise click.exceptions.Exit(0)
-    return [], {name: value for name, value in given.items() if value is not None or name in given}
+    return [], given
 
 
 def _hints(target: Entrypoint) -> dict[str, Any]:
@@ -79,13 +79,11 @@ def _option(parameter: inspect.Parameter, hint: Any) -> click.Option:
     if kind is bool:
         default = False if required else parameter.default
         return click.Option([f"{flag}/--no-{flag[2:]}", parameter.name], default=default, show_default=True)
-    return click.Option(
-        [flag, parameter.name],
-        type=kind if kind in (int, float, str) else str,
-        required=required,
-        default=None if required else parameter.default,
-        show_default=not required and parameter.default is not None,
-    )
+    converted = kind if kind in (int, float, str) else str
+    if required:
+        return click.Option([flag, parameter.name], type=converted, required=True)
+    default = parameter.default
+    return click.Option([flag, parameter.name], type=converted, default=default, show_default=default is not None)
 
 
 def _plain_type(hint: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +23,8 @@ Examples:
 @click.argument("sandboxes", nargs=-1, required=True, metavar="SANDBOX...")
 def command(sandboxes: tuple[str, ...], as_json: bool) -> None:
     """End sandboxes and say how each ended; one that had ended keeps its exit."""
+    import asyncio
+
     from skerry.cli.output import print_json
     from skerry.cli.sandboxes import as_json as plain
     from skerry.cli.sandboxes import describe_exit
@@ -37,6 +38,8 @@ def command(sandboxes: tuple[str, ...], as_json: bool) -> None:
 
 
 async def _terminate(ids: tuple[str, ...]) -> list[SandboxView]:
+    import asyncio
+
     from skerry import aio
 
     boxes = [await aio.Sandbox.from_id(one) for one in ids]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
@@ -20,6 +19,8 @@ Examples:
 @json_option
 def command(as_json: bool) -> None:
     """Print the version of this program, and of the server if one runs."""
+    import asyncio
+
     from skerry.cli.output import print_json
     from skerry.version import version
     from skerry.wire.native import PROTOCOL
