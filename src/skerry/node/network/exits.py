@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -157,19 +159,24 @@ class Resolver:
     def __init__(self, never: Collection[IPv4Network] = ()) -> None:
         self._never = (*NEVER, *never)
         self._known: dict[str, frozenset[IPv4Address]] = {}
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def exits(self, endpoints: Collection[Endpoint], *, fresh: bool) -> frozenset[Exit]:
-        """Return the exits of `endpoints`; with `fresh`, of names that were resolved before as well."""
+    async def exits(
+        self, endpoints: Collection[Endpoint], *, fresh: bool, within: float | None = None
+    ) -> frozenset[Exit]:
+        """Return the exits of `endpoints`, as far as they are known `within` this time; with `fresh`, names that were
+        resolved before are resolved again."""
         chosen = sorted(endpoints)[:_ENDPOINTS_MAX]
-        hosts = {each.host for each in chosen}
-        await asyncio.gather(*(self._resolve(host) for host in hosts if fresh or host not in self._known))
+        hosts = {each.host for each in chosen if fresh or each.host not in self._known}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await asyncio.gather(*(self._resolve(host) for host in hosts))
         return frozenset(
             Exit(address, "tcp", each.port) for each in chosen for address in self._known.get(each.host, ())
         )
 
     async def _resolve(self, host: str) -> None:
-        async with self._slots:
+        async with self._turns:
             found = await _addresses(host)
         allowed = frozenset(address for address in found if not any(address in network for network in self._never))
         if allowed:
@@ -180,10 +187,30 @@ class Resolver:
 
 
 async def _addresses(host: str) -> Sequence[IPv4Address]:
+    """Return what the C library finds for `host`, nothing if that takes too long.
+
+    It looks where this machine is told to look (files, mDNS, a directory), which a DNS query of ours would not. It
+    cannot be interrupted, so it has a thread that nobody waits for: one of asyncio's would hold up the end of the
+    program for as long as a dead name server does.
+    """
     loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Sequence[IPv4Address]] = loop.create_future()
+
+    def settle(found: Sequence[IPv4Address]) -> None:
+        if not answer.done():
+            answer.set_result(found)
+
+    def look() -> None:
+        try:
+            entries = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            entries = []
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, [IPv4Address(entry[4][0]) for entry in entries])
+
+    threading.Thread(target=look, name="skerry-network-resolver", daemon=True).start()
     try:
         async with asyncio.timeout(_RESOLVE_S):
-            found = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError, UnicodeError):
+            return await answer
+    except TimeoutError:
         return ()
-    return [IPv4Address(entry[4][0]) for entry in found]

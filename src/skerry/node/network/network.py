@@ -29,6 +29,8 @@ _EXITS_EVERY_S = 300.0
 _LOOK_EVERY_S = 60.0
 # How long the opening of a slot waits for the first answers about the machine's indexes; later ones come when they do.
 _FIRST_EXITS_S = 2.0
+# How long it waits for the names of its own indexes and proxies; what is not known then stays out of reach.
+_OWN_EXITS_S = 3.0
 _TRIES = 16
 
 P = ParamSpec("P")
@@ -136,7 +138,8 @@ class Network:
     async def exits_of(self, access: HostAccess) -> frozenset[Exit]:
         """Return the exits for the indexes and proxies that a caller's machine uses."""
         assert self._names is not None
-        return await self._names.exits(exceptions.endpoints_of_environment(access.env), fresh=False)
+        endpoints = exceptions.endpoints_of_environment(access.env)
+        return await self._names.exits(endpoints, fresh=False, within=_OWN_EXITS_S)
 
     async def packet_socket(self, namespace: int) -> int:
         opening = self._thread.submit(self._started.kernel.packet_socket, namespace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from ipaddress import IPv4Network
@@ -12,6 +13,7 @@ from internet import PUBLIC, World, ip, nft
 
 from skerry.model.errors import ConflictError, ResourceExhaustedError
 from skerry.model.ids import SandboxId
+from skerry.model.specs import HostAccess
 
 A, B = SandboxId("sb_a"), SandboxId("sb_b")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -258,4 +260,13 @@ async def test_an_unused_network_can_be_started_again(world: World) -> None:
     for _ in range(2):
         network = world.network()
         await network.start()
+        await network.stop()
+
+
+async def test_a_dead_name_server_holds_up_neither_opening_nor_stopping(world: World) -> None:
+    network = world.network(exceptions=tuple(f"https://index-{number}.corp" for number in range(60)))
+    async with asyncio.timeout(20):  # one by one, the names would take more than a minute
+        await network.start()
+        slot = await network.slot(A)
+        await slot.open(HostAccess(env={"PIP_INDEX_URL": "https://other.corp"}))
         await network.stop()
