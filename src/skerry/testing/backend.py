@@ -52,6 +52,7 @@ class FakeSandbox:
     claim: Claim | None = None
     nic: Nic | None = None
     lifetime: asyncio.TimerHandle | None = None
+    last_words: str = ""
     agents: list[asyncio.Task[None]] = field(default_factory=list)
 
     def end(self) -> None:
@@ -128,6 +129,9 @@ class FakeMember:
 
     async def wait_ended(self) -> None:
         await self.state.ended.wait()
+
+    def last_words(self) -> str:
+        return self.state.last_words
 
     def alive(self) -> bool:
         return not self.state.ended.is_set()

@@ -127,7 +127,13 @@ class Launcher:
                 )
             finally:
                 os.close(writer)
-            said = await _read_all(reader)
+            try:
+                said = await _read_all(reader)
+            except BaseException:
+                # What it may have started carries our mark, and the caller looks for it.
+                process.kill()
+                process.wait()
+                raise
         finally:
             os.close(reader)
         return _outcome(process.wait(), said)
