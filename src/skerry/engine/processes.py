@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 from skerry.engine.admission import admit_exec
@@ -17,6 +17,8 @@ from skerry.model.specs import ExecSpec
 ENTRYPOINT: Final = "entrypoint"
 """The name by which the first process of a sandbox can be asked for."""
 SIGNAL_MAX: Final = 64
+SENT_MAX: Final = 10_000
+"""How many keys of signals are remembered; beyond it the oldest go."""
 
 
 class Processes:
@@ -24,6 +26,7 @@ class Processes:
 
     def __init__(self, *, sandboxes: Sandboxes) -> None:
         self._sandboxes = sandboxes
+        self._sent = _Recent(SENT_MAX)
 
     async def exec(self, sandbox: SandboxId, process: str, spec: ExecSpec) -> ProcessHandle:
         """Return the process once it has started; an id that was used before finds that process.
@@ -55,8 +58,29 @@ class Processes:
         await handle.wait()
         return handle.view
 
-    async def signal(self, sandbox: SandboxId, process: str, number: int) -> None:
-        """Send a signal to the process group; a process that has ended is left alone."""
+    async def signal(
+        self, sandbox: SandboxId, process: str, number: int, *, idempotency_key: str | None = None
+    ) -> None:
+        """Send a signal to the process group, once for each key; a process that has ended is left alone."""
         if not 1 <= number <= SIGNAL_MAX:
             raise InvalidError(f"signal {number} does not exist; give a number from 1 to {SIGNAL_MAX}")
-        await self.get(sandbox, process).signal(number)
+        handle = self.get(sandbox, process)
+        if idempotency_key is None or self._sent.add((sandbox, handle.view.id, idempotency_key)):
+            await handle.signal(number)
+
+
+class _Recent:
+    """The newest things that were added, up to a bound."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._things: dict[Hashable, None] = {}
+
+    def add(self, thing: Hashable) -> bool:
+        """Remember a thing; tell whether it is new."""
+        if thing in self._things:
+            return False
+        self._things[thing] = None
+        if len(self._things) > self._bound:
+            del self._things[next(iter(self._things))]
+        return True

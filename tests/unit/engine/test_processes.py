@@ -70,6 +70,22 @@ async def test_the_end_of_a_sandbox_is_the_end_of_its_processes(world: World) ->
     assert ended.exit.reason is ProcessReason.SANDBOX_ENDED
 
 
+async def test_a_signal_is_sent_once_for_each_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skerry.engine.processes.SENT_MAX", 2)
+    async with world.engine() as engine:
+        view = await engine.sandboxes.create(world.spec("cat"))
+        handle = engine.processes.get(view.id, "entrypoint")
+        sent: list[int] = []
+
+        async def remember(number: int) -> None:
+            sent.append(number)
+
+        monkeypatch.setattr(handle, "signal", remember)
+        for key in ("a", "a", "b", None, None, "c", "a"):  # the third key drops the first
+            await engine.processes.signal(view.id, "entrypoint", 10, idempotency_key=key)
+    assert len(sent) == 6
+
+
 @pytest.mark.parametrize("number", [0, 65, -1])
 async def test_a_signal_that_does_not_exist_is_refused(world: World, number: int) -> None:
     async with world.engine() as engine:

@@ -97,7 +97,8 @@ async def wait_process(call: Call) -> payloads.ProcessAnswer:
 
 
 async def signal_process(call: Call) -> payloads.Nothing:
-    await call.engine.processes.signal(_sandbox(call), call.path["process"], call.body.signal)
+    where = _sandbox(call), call.path["process"]
+    await call.engine.processes.signal(*where, call.body.signal, idempotency_key=call.idempotency_key)
     return payloads.Nothing()
 
 
