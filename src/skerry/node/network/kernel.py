@@ -25,6 +25,7 @@ from skerry.node.network.rtnetlink import Link, Rtnetlink, settle
 
 GUEST_DEVICE = "eth0"  # the slot's inner end; the guest's own name for its card is the backend's choice
 _OPEN = " open"
+_OUR_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,16 @@ class Kernel:
                 index = plan.index_of(IPv4Address(source))
                 found.setdefault(index, set()).add(Exit(IPv4Address(address), protocol, port))
         return {index: frozenset(exits) for index, exits in found.items()}
+
+    def strict_chains(self, plan: Plan) -> list[str]:
+        """Return the chains of other firewalls that drop what no rule of theirs accepts, where our packets pass."""
+        chains = [entry["chain"] for entry in self._nft.read("list chains") or () if "chain" in entry]
+        return [
+            f"{chain['family']} {chain['table']} {chain['name']}"
+            for chain in chains
+            if chain.get("policy") == "drop" and chain.get("hook") in _OUR_HOOKS and chain["family"] in ("ip", "inet")
+            if chain["table"] != plan.table
+        ]
 
     def connected(self) -> list[IPv4Network]:
         return connected_networks(self.links.addresses(), self.links.routes())

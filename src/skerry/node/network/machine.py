@@ -69,6 +69,9 @@ class Machine:
         if not written.brief_timeouts:
             self._tell("network.no_timeouts", reason="this kernel lacks CONFIG_NF_CONNTRACK_TIMEOUT")
         self._ledger.need(host.FORWARDING, "1", devices)
+        for chain in self.kernel.strict_chains(self.plan):
+            reason = "it drops what it does not know, and a drop is final: sandboxes may have no network"
+            self._tell("network.other_firewall", chain=chain, reason=reason)
 
     def undo(self) -> None:
         """Give everything back and tell what was."""
@@ -134,7 +137,7 @@ class Machine:
         self._record_fd = fd
 
     def _choose(self, resolvers: Collection[IPv4Address]) -> Plan:
-        prefix, wanted, before = self._settings.prefix, self._settings.range, self._read_range()
+        prefix, wanted, before = self._settings.prefix, self._settings.wanted_range(), self._read_range()
         if before is not None and self.kernel.slots(Plan(prefix, before)):
             if wanted in (None, before):
                 return Plan(prefix, before)  # sandboxes have addresses in it

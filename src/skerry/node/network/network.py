@@ -21,7 +21,7 @@ from skerry.node.network.firewall import Exit
 from skerry.node.network.kernel import delete_device
 from skerry.node.network.machine import Machine
 from skerry.node.network.plan import Plan
-from skerry.node.network.settings import NetworkSettings, Tell, tell_log
+from skerry.node.network.settings import NetworkSettings, Tell, log
 from skerry.node.network.slots import Slot
 from skerry.node.network.watch import RouteWatch
 
@@ -44,7 +44,7 @@ class Network:
     another one: the kernel takes 20 to 40 ms for each, waiting, and nothing else should wait with it.
     """
 
-    def __init__(self, settings: NetworkSettings, *, tell: Tell = tell_log) -> None:
+    def __init__(self, settings: NetworkSettings, *, tell: Tell = log.info) -> None:
         self.settings = settings
         self._tell = tell
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="skerry-network")

@@ -106,7 +106,7 @@ def choose_range(taken: Iterable[IPv4Network], candidates: Sequence[IPv4Network]
     tried = ", ".join(str(candidate) for candidate in candidates)
     raise ResourceExhaustedError(
         f"no private network is free for sandboxes: each of {tried} overlaps a route, an address or a resolver of this "
-        "machine; name a free /16 with SKERRY_NETWORK_RANGE"
+        "machine; start `skerry server` with SKERRY_NETWORK_RANGE set to a private /16 that is free"
     )
 
 

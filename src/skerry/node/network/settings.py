@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,21 +9,21 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from skerry.model import limits
+from skerry.model.errors import InvalidError
+from skerry.model.events import Events
 from skerry.node.network import exits
 
 Tell = Callable[..., None]
 
-_log = logging.getLogger("skerry.node.network")
+RANGE_VARIABLE = "SKERRY_NETWORK_RANGE"
 
-
-def tell_log(event: str, **fields: object) -> None:
-    """Write an event and its fields to the program's log."""
-    _log.info("%s %s", event, " ".join(f"{name}={value!r}" for name, value in fields.items()))
+log = Events("skerry.node.network")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """`prefix` names devices and table, and must be a node's own on its machine; `range` None means a free one.
+    """`prefix` names devices and table, and must be a node's own on its machine. `range` None means the one that
+    SKERRY_NETWORK_RANGE names, or a free one.
 
     `machine_folder` is shared by the nodes of a machine and must not outlive a restart of it, as the kernel's state.
     """
@@ -39,6 +38,18 @@ class NetworkSettings:
     # Where exceptions come from: None means the default indexes and this machine's own settings.
     exceptions: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def wanted_range(self) -> IPv4Network | None:
+        """Return the range that was named, here or in the environment; None leaves the choice to the node."""
+        text = self.env.get(RANGE_VARIABLE)
+        if self.range is not None or not text:
+            return self.range
+        try:
+            return IPv4Network(text)
+        except ValueError as exc:
+            raise InvalidError(
+                f"{RANGE_VARIABLE}={text!r} is no IPv4 network ({exc}); give one as 10.213.0.0/16"
+            ) from exc
 
     def endpoints(self) -> frozenset[exits.Endpoint]:
         """Return the indexes and proxies that every open sandbox may reach."""

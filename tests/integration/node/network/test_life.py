@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from internet import PUBLIC, World, ip, nft
 
-from skerry.model.errors import ConflictError, ResourceExhaustedError
+from skerry.model.errors import ConflictError, InvalidError, ResourceExhaustedError
 from skerry.model.ids import SandboxId
 from skerry.model.specs import HostAccess
 
@@ -155,6 +155,23 @@ async def test_a_named_range_that_the_machine_uses_is_refused(world: World) -> N
     with pytest.raises(ResourceExhaustedError, match=r"9\.9\.0\.0/16 overlaps"):
         await network.start()
     assert machine() == before
+
+
+async def test_the_range_can_be_named_in_the_environment(world: World) -> None:
+    network = world.network(env={"SKERRY_NETWORK_RANGE": "172.20.0.0/16"})
+    await network.start()
+    assert network.plan.network == IPv4Network("172.20.0.0/16")
+    await network.stop()
+    with pytest.raises(InvalidError, match=r"SKERRY_NETWORK_RANGE='10\.0\.0\.1/8' is no IPv4 network"):
+        await world.network(env={"SKERRY_NETWORK_RANGE": "10.0.0.1/8"}).start()
+
+
+async def test_another_firewall_that_drops_what_it_does_not_know_is_told_of(world: World) -> None:
+    nft("add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+    network = world.network()
+    await network.start()
+    await network.stop()
+    assert [told["chain"] for told in world.told_of("network.other_firewall")] == ["ip filter FORWARD"]
 
 
 async def test_a_start_that_fails_late_undoes_what_it_did(world: World) -> None:
