@@ -16,6 +16,7 @@ mod removal;
 mod ring;
 mod session;
 mod setup;
+mod shield;
 mod signals;
 mod spawn;
 mod stream;

@@ -76,6 +76,7 @@ class Host:
         self.grants = True
         self.unsent = bytearray()
         self.sending = False
+        self.taking = False
 
     # Frames
 
@@ -89,8 +90,12 @@ class Host:
     def send_raw(self, data: bytes) -> None:
         """Write everything, reading meanwhile so that neither side waits for the other."""
         self.unsent += data
+        if not self.taking:
+            self.flush()
+
+    def flush(self) -> None:
         if self.sending:
-            return  # The frame that is being written goes first.
+            return  # What is being written goes first.
         self.sending, deadline = True, time.monotonic() + DEADLINE
         try:
             while self.unsent:
@@ -119,8 +124,13 @@ class Host:
         if not data:
             raise ChannelClosed
         self.buffer += data
-        for frame in self._frames():
-            self._take(frame)
+        self.taking = True
+        try:
+            for frame in self._frames():
+                self._take(frame)
+        finally:
+            self.taking = False
+        self.flush()
         return True
 
     def _frames(self) -> list[Frame]:
@@ -182,7 +192,9 @@ class Host:
 
     # Requests
 
-    def hello(self, secret: bytes, proof: bytes | None = None, setup: dict[str, Any] | None = None, generation: int = 0):
+    def hello(
+        self, secret: bytes, proof: bytes | None = None, setup: dict[str, Any] | None = None, generation: int = 0
+    ):
         self.send_map("HELLO", 0, version=1, secret=secret, proof=proof, generation=generation, setup=setup)
         return self.wait(lambda: self.ready, "READY")
 
@@ -274,9 +286,9 @@ class Host:
         assert output.error is None, output.error
         entries, data = [], output.stdout
         while data:
-            entry = msgspec.msgpack.decode(data[: _end_of_value(data)])
-            entries.append(entry)
-            data = data[_end_of_value(data) :]
+            (length,) = struct.unpack_from("<I", data)
+            entries.append(msgspec.msgpack.decode(data[4 : 4 + length]))
+            data = data[4 + length :]
         return entries
 
     def close(self, stream: int) -> None:
@@ -286,22 +298,3 @@ class Host:
         """Lose the node: both pipes are closed."""
         os.close(self.read)
         os.close(self.write)
-
-
-def _end_of_value(data: bytes) -> int:
-    """Return how long the first msgpack value of the data is; the entries use few of the formats."""
-    marker = data[0]
-    if 0x80 <= marker <= 0x8F:
-        at = 1
-        for _ in range(2 * (marker & 15)):
-            at += _end_of_value(data[at:])
-        return at
-    sizes = {0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
-    if marker in sizes:
-        return sizes[marker]
-    if marker < 0x80:
-        return 1
-    if 0xA0 <= marker <= 0xBF:
-        return 1 + (marker & 31)
-    width = {0xC4: 1, 0xC5: 2, 0xD9: 1, 0xDA: 2}[marker]
-    return 1 + width + int.from_bytes(data[1 : 1 + width], "big")
