@@ -66,7 +66,7 @@ class StreamReader(Generic[T]):
             parts = list(self._items)
             self._items.clear()
             while chunks := await self._session.take(self.file_descriptor, BULK_WINDOW):
-                parts.append(self._form.whole(chunks))
+                parts.extend(self._form.whole(chunks))
             parts.append(self._form.rest())
         self._warn_dropped()
         return cast(T, self._form.empty.join(parts))
@@ -168,8 +168,8 @@ class _Text:
             return self._lines.feed(text)
         return [text] if text else []
 
-    def whole(self, chunks: Sequence[bytes]) -> str:
-        return self._lines.flush() + self._decoder.decode(chunks)
+    def whole(self, chunks: Sequence[bytes]) -> list[str]:
+        return [self._lines.flush(), self._decoder.decode(chunks)]
 
     def rest(self) -> str:
         return self._lines.flush() + self._decoder.decode((), final=True)
@@ -183,8 +183,8 @@ class _Bytes:
     def items(self, chunks: Sequence[bytes]) -> Sequence[bytes]:
         return chunks
 
-    def whole(self, chunks: Sequence[bytes]) -> bytes:
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    def whole(self, chunks: Sequence[bytes]) -> Sequence[bytes]:
+        return chunks
 
     def rest(self) -> bytes:
         return b""

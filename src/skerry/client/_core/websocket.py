@@ -11,6 +11,7 @@ import base64
 import hashlib
 import secrets
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -101,9 +102,10 @@ def mask(payload: bytes | memoryview, key: bytes) -> bytes:
     """Return `payload` xor the repeated key."""
     size = len(payload)
     if size > _MASK_IN_PYTHON:
-        from websockets.utils import apply_mask
+        with suppress(ImportError):  # the C loop is optional there
+            from websockets.speedups import apply_mask
 
-        return apply_mask(bytes(payload), key)
+            return apply_mask(bytes(payload), key)
     repeated = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
 
