@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
+import string
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 
 from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
@@ -70,14 +71,16 @@ async def read(process: NodeProcess, channel: int, offset: int = 0) -> bytes:
     return b"".join([bytes(content) async for _, content in process.output(channel).follow(offset)])
 
 
-def make_machinery(folder: Path, prefix: str = "skt") -> Machinery:
+def make_machinery(folder: Path, prefix: str | None = None) -> Machinery:
     """Return the collaborators of a host whose names, range and folders are a test's own."""
+    prefix = prefix or "skt" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(3))
     member_image, agent_image = folder / "member.erofs", folder / "agent.erofs"
     pack_agent(binary(AGENT), member_image, agent_image)
     backend = GvisorBackend(
         runsc=binary(RUNSC), state=folder / "gvisor", member_image=member_image, agent_image=agent_image
     )
-    settings = NetworkSettings(prefix=prefix, range=IPv4Network("10.223.0.0/22"), machine_folder=folder / "network")
+    # A free range, and the record that all nodes of a machine share: kernel settings are put back by the last of them.
+    settings = NetworkSettings(prefix=prefix)
     return Machinery(
         backend=backend,
         cgroups=cgroups.detect(f"skerry-{prefix}"),
