@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Failure;
 
@@ -10,6 +10,8 @@ use crate::Failure;
 pub struct Options {
     /// Files of control groups that a process joins by writing its pid.
     pub join: Vec<PathBuf>,
+    /// Descriptors that the program gets, as 3, 4, 5 and so on.
+    pub pass: Vec<i32>,
     /// The program.
     pub exe: PathBuf,
     /// Its arguments, the name it goes by included.
@@ -19,10 +21,11 @@ pub struct Options {
 impl Options {
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
         let mut arguments = arguments;
-        let (mut join, mut exe) = (Vec::new(), None);
+        let (mut join, mut pass, mut exe) = (Vec::new(), Vec::new(), None);
         while let Some(option) = arguments.next() {
             match option.to_str() {
                 Some("--join") => join.push(value(&mut arguments)?),
+                Some("--pass") => pass.push(number(&value(&mut arguments)?)?),
                 Some("--exe") => exe = Some(value(&mut arguments)?),
                 Some("--") => {
                     let argv =
@@ -32,7 +35,7 @@ impl Options {
                     return if argv.is_empty() {
                         Err(Failure::Usage("nothing after --"))
                     } else {
-                        Ok(Self { join, exe, argv })
+                        Ok(Self { join, pass, exe, argv })
                     };
                 }
                 _ => return Err(Failure::Usage("unknown option")),
@@ -44,6 +47,11 @@ impl Options {
 
 fn value(arguments: &mut impl Iterator<Item = OsString>) -> Result<PathBuf, Failure> {
     arguments.next().map(PathBuf::from).ok_or(Failure::Usage("an option without its value"))
+}
+
+fn number(word: &Path) -> Result<i32, Failure> {
+    let number = word.to_str().and_then(|word| word.parse().ok()).filter(|number| *number > 2);
+    number.ok_or(Failure::Usage("--pass takes a descriptor above 2"))
 }
 
 #[cfg(test)]
@@ -64,8 +72,21 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_keep_their_order() {
+        let options = parse(&["--pass", "300", "--pass", "4", "--exe", "/x", "--", "x"]).unwrap();
+        assert_eq!(options.pass, [300, 4]);
+    }
+
+    #[test]
     fn what_is_incomplete_is_refused() {
-        for words in [&["--exe", "/x"][..], &["--", "x"], &["--exe", "/x", "--"], &["--exe"], &["x"]] {
+        for words in [
+            &["--pass", "2", "--exe", "/x", "--", "x"][..],
+            &["--exe", "/x"],
+            &["--", "x"],
+            &["--exe", "/x", "--"],
+            &["--exe"],
+            &["x"],
+        ] {
             assert!(matches!(parse(words), Err(Failure::Usage(_))), "{words:?}");
         }
     }

@@ -19,6 +19,7 @@ const MESSAGE_MAX: u64 = 1024;
 
 /// Start the program and return its pid; it has been executed by then.
 pub fn start(options: &Options) -> Result<i32, Failure> {
+    renumber(&options.pass).step("pass on the descriptors")?;
     for file in &options.join {
         fs::write(file, std::process::id().to_string()).step(&format!("join {}", file.display()))?;
     }
@@ -43,6 +44,36 @@ pub fn start(options: &Options) -> Result<i32, Failure> {
         unsafe { libc::kill(pid, libc::SIGKILL) };
     }
     outcome.map(|()| pid)
+}
+
+/// Make the descriptors 3, 4, 5 and so on: the sentry wants some high numbers for itself, and a server with many
+/// sandboxes hands over any number.
+fn renumber(descriptors: &[i32]) -> Result<(), std::io::Error> {
+    let beyond = descriptors.iter().copied().max().unwrap_or(0).max(2 + count(descriptors)) + 1;
+    let mut moved = Vec::new();
+    for descriptor in descriptors {
+        // SAFETY: plain descriptors; whether they are open is the kernel's to say.
+        match unsafe { libc::fcntl(*descriptor, libc::F_DUPFD_CLOEXEC, beyond) } {
+            -1 => return Err(std::io::Error::last_os_error()),
+            copy => moved.push(copy),
+        }
+        // SAFETY: it was the caller's to give, and nothing here uses its number.
+        unsafe { libc::close(*descriptor) };
+    }
+    for (target, copy) in (3..).zip(moved) {
+        // SAFETY: as above; the copies lie beyond all targets. A descriptor that is open at a target is the program's
+        // no more, since only those named here are.
+        if unsafe { libc::dup2(copy, target) } == -1 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: opened above.
+        unsafe { libc::close(copy) };
+    }
+    Ok(())
+}
+
+fn count(descriptors: &[i32]) -> i32 {
+    i32::try_from(descriptors.len()).expect("the kernel bounds arguments far below this")
 }
 
 /// Fork into new namespaces of every kind that separates a sentry from the machine.
@@ -141,6 +172,32 @@ fn execute(exe: &OwnedFd, argv: &[CString]) -> Result<std::convert::Infallible, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_become_the_first_ones_in_their_order() {
+        // A process of its own: the numbers belong to all threads of this one.
+        // SAFETY: the child only makes system calls and ends.
+        match unsafe { libc::fork() } {
+            0 => {
+                let ours: Vec<_> = ["/", "/dev", "/proc"]
+                    .iter()
+                    .map(|path| rustix::fs::open(*path, OFlags::PATH, Mode::empty()).unwrap())
+                    .collect();
+                let names = |fd: i32| fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+                let given: Vec<_> = [2, 0, 1].iter().map(|index| ours[*index].as_raw_fd()).collect();
+                let before: Vec<_> = given.iter().map(|fd| names(*fd)).collect();
+                let done = renumber(&given).is_ok() && before == [3, 4, 5].map(names);
+                // SAFETY: _exit runs nothing of ours.
+                unsafe { libc::_exit(i32::from(!done)) }
+            }
+            child => {
+                let mut status = 0;
+                // SAFETY: the status is ours to write to.
+                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                assert_eq!(status, 0);
+            }
+        }
+    }
 
     #[test]
     fn the_word_becomes_the_descriptor() {

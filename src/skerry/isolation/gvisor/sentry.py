@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +76,8 @@ class Launcher:
     async def start(self, boot: Boot) -> ProcessKey:
         """Return a sentry that has been executed; it answers its control socket once it is up. Raises SentryError."""
         with contextlib.ExitStack() as files:
-            flags = {
+            given = {
+                "log-fd": [_open(files, boot.log, _APPEND)],
                 "controller-fd": [files.enter_context(_listening(boot.control_socket)).fileno()],
                 "spec-fd": [_open(files, boot.spec, os.O_RDONLY)],
                 "io-fds": [_open(files, boot.image, os.O_RDONLY)],
@@ -90,37 +91,40 @@ class Launcher:
                 # control socket answers by then: so it goes to a file, which takes every byte.
                 "start-sync-fd": [_open(files, boot.log, _APPEND)],
             }
-            log = _open(files, boot.log, _APPEND)
-            given = [log, *(fd for fds in flags.values() for fd in fds)]
-            return await self._launch(self._arguments(boot, log, flags), given, boot.cgroup_procs)
+            flags = [flag for flag, fds in given.items() for _ in fds]
+            passed = [fd for fds in given.values() for fd in fds]
+            return await self._launch(self._arguments(boot, flags), passed, boot.cgroup_procs)
 
-    def _arguments(self, boot: Boot, log: int, flags: Mapping[str, Sequence[int]]) -> list[str]:
+    def _arguments(self, boot: Boot, descriptors: Sequence[str]) -> list[str]:
+        # The launcher numbers what it passes on from 3.
+        log, *others = (f"--{flag}={number}" for number, flag in enumerate(descriptors, start=3))
         return [
             PROCESS_NAME,
             self.mark,
             *FLAGS,
-            f"--log-fd={log}",
+            log,
             "boot",
             f"--bundle={boot.spec.parent}",
             "--gofer-mount-confs=erofs:none",
-            *(f"--{flag}={fd}" for flag, fds in flags.items() for fd in fds),
+            *others,
             "--proc-mount-sync-fd={proc}",  # the launcher puts the number in
             *self._machine,
             boot.container_id,
         ]
 
-    async def _launch(self, arguments: Sequence[str], given: Sequence[int], procs: Sequence[Path]) -> ProcessKey:
-        join = [word for file in procs for word in ("--join", str(file))]
+    async def _launch(self, arguments: Sequence[str], passed: Sequence[int], procs: Sequence[Path]) -> ProcessKey:
+        options = [word for file in procs for word in ("--join", str(file))]
+        options += [word for fd in passed for word in ("--pass", str(fd))]
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             try:
                 # Popen returns within a millisecond or two, and takes no thread as asyncio's own does.
                 process = subprocess.Popen(  # noqa: ASYNC220
-                    [self.launcher, *join, "--exe", self.runsc, "--", *arguments],
+                    [self.launcher, *options, "--exe", self.runsc, "--", *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=writer,
                     stderr=writer,
-                    pass_fds=given,
+                    pass_fds=passed,
                     env={},  # nothing of the server's environment reaches the sandbox
                     cwd="/",
                     start_new_session=True,

@@ -62,14 +62,23 @@ async def test_what_is_given_is_open_and_named_and_nothing_else_is(tmp_path: Pat
     assert "SKERRY_TEST_LEAK" not in environment
     assert cwd == "/"
     at = argv.index("--")
-    assert argv[1:at] == ["--join", f"{tmp_path}/cpu", "--join", f"{tmp_path}/memory", "--exe", f"{tmp_path}/runsc"]
+    options = list(zip(argv[1:at:2], argv[2:at:2], strict=True))
+    assert options[:2] == [("--join", f"{tmp_path}/cpu"), ("--join", f"{tmp_path}/memory")]
+    assert options[-1] == ("--exe", f"{tmp_path}/runsc")
+    passed = [value for option, value in options if option == "--pass"]
+    assert set(passed) == {number for number in fds if int(number) > 2}, "nothing of the server leaks into the sandbox"
     assert argv[-1] == "sk-x"
     assert program.mark in argv
-    named = [word.split("=")[1] for word in argv[at:] if "-fd" in word.split("=")[0] and word[-1].isdigit()]
-    opened = {number: target for number, target in fds.items() if int(number) > 2}
-    assert set(named) == set(opened), "no descriptor of the server leaks into the sandbox"
-    assert len(named) == len(set(named)) == 8
-    assert fds["1"].startswith("pipe:")
+    named = dict(word.removeprefix("--").split("=") for word in argv[at + 1 : -1] if "-fd" in word.split("=")[0])
+    files = {flag: Path(fds[passed[int(number) - 3]]).name for flag, number in named.items() if number.isdigit()}
+    assert files.pop("controller-fd").startswith("socket:")
+    assert files == {
+        "log-fd": "sentry.log",
+        "spec-fd": "spec",
+        "io-fds": "image",
+        "stdio-fds": "keeper.log",
+        "start-sync-fd": "sentry.log",
+    }
 
 
 async def test_the_control_socket_listens_before_the_sentry_is_up(tmp_path: Path, boot: Boot) -> None:
