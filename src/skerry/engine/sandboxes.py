@@ -37,6 +37,8 @@ LIST_MAX = 1000
 KEY_CHARS = 256
 # Two sandboxes never share a time of creation, so that a list can be continued strictly before one.
 _TICK_S = 1e-6
+# A node that knows of an end tells it at once.
+_KNOWN_S = 10.0
 
 
 @dataclass
@@ -77,7 +79,8 @@ class Sandboxes:
 
     @property
     def live_count(self) -> int:
-        return len(self._live)
+        """How many sandboxes have not ended."""
+        return sum(not live.view.state.ended for live in self._live.values())
 
     async def supervise(self, tasks: Tasks) -> None:
         """Take up what an earlier server left, and follow the ends of all nodes for as long as `tasks` runs."""
@@ -308,8 +311,13 @@ class Sandboxes:
         live.move(*_way(live.view.state, state), exit=end, ended_at=self._clock.now() if at is None else at)
         try:
             await self._store.update_sandbox(live.view)
-        finally:
+        except Exception as exc:
+            # The entry stays and tells the end until the server's; its successor asks the node again.
+            log.error("sandbox.end_not_kept", exc=exc, sandbox=live.view.id)
+        else:
             self._withdraw(live)
+        finally:
+            self._placed.pop(live.view.id, None)
             live.ended.set()
         log.info(
             "sandbox.ended",
@@ -327,7 +335,11 @@ class Sandboxes:
         for view in rows:
             live = self._live[view.id] = _Live(view)
             live.settled.set()
-            await self._adopt_one(live)
+            try:
+                await self._adopt_one(live)
+            except Exception as exc:  # one sandbox does not keep the server from all others
+                log.error("sandbox.adoption_failed", exc=exc, sandbox=view.id)
+                await self._finish(live, _lost("it could not be adopted; the server's log says why"))
         known = {view.id for view in rows}
         for node in self._nodes.values():
             for stray in [sandbox for sandbox in node.running() if sandbox not in known]:
@@ -351,7 +363,8 @@ class Sandboxes:
     async def _end_missed(self, live: _Live, node: NodeHandle) -> None:
         """Record the end of a sandbox that ended while no server was there."""
         try:
-            ended = await node.wait_ended(live.view.id)
+            async with asyncio.timeout(_KNOWN_S):
+                ended = await node.wait_ended(live.view.id)
         except NotFoundError:
             if live.view.started_at is None:
                 end = SandboxExit(reason=SandboxReason.START_FAILED, evidence="the server ended during its start")

@@ -266,6 +266,22 @@ async def test_a_stream_without_credit_holds_up_no_other(door: Door) -> None:
     assert sum(len(frame.content) for frame in frames if frame.stream == slow) <= SENT_DATA
 
 
+async def test_a_client_that_does_not_read_costs_what_its_socket_holds(door: Door) -> None:
+    sandbox = await door.sandbox()
+    async with door.connect() as client, door.connect() as other:
+        await client.exec(sandbox, "spew", str(60 * MIB), process=PROCESS, limits=(WINDOW, 0))
+        output = None
+        while output is None or not output._readers:
+            await settle()
+            processes = door.node.processes(sandbox)
+            output = processes[0].output(STDOUT) if processes else None
+        for _ in range(50):
+            assert (await other.run(sandbox, "echo", "x"))[1] == b"x\n"
+        (read,) = output._readers.values()
+        # 16 messages in the client's queue, a socket's buffer on either side, one frame on its way.
+        assert read < 10 * MIB
+
+
 async def test_a_client_that_goes_away_in_mid_stream_leaves_nothing_behind(door: Door) -> None:
     sandbox = await door.sandbox()
     before = len(asyncio.all_tasks())

@@ -169,7 +169,9 @@ async def test_frames_for_a_stream_that_has_ended_are_dropped(door: Door) -> Non
     sandbox = await door.sandbox()
     async with door.connect() as client:
         await client.run(sandbox, "echo", "x")
-        await says(encode_signal(1, 9), encode_credit(1, 1, 2, 2 + (1 << 20)), encode_frame(FrameType.CLOSE, 1))(client, sandbox)
+        await says(encode_signal(1, 9), encode_credit(1, 1, 2, 2 + (1 << 20)), encode_frame(FrameType.CLOSE, 1))(
+            client, sandbox
+        )
         await client.send(encode_frame(FrameType.PING))
         await client.expect(FrameType.PONG)
 

@@ -322,6 +322,44 @@ async def test_a_sandbox_without_a_row_is_ended_at_the_start(world: World) -> No
     assert ended.exit.reason is SandboxReason.EVICTED
 
 
+async def test_a_sandbox_that_cannot_be_adopted_keeps_the_server_from_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.engine() as engine:
+        strange = await engine.sandboxes.create(world.spec("exit", "0"))
+        await engine.sandboxes.wait(strange.id)
+        await world.store.update_sandbox(replace(strange, state=SandboxState.RUNNING, ended_at=None, exit=None))
+        runs = await engine.sandboxes.create(world.spec("cat"))
+
+    async def broken(sandbox: SandboxId) -> None:
+        raise KeyError(sandbox)
+
+    monkeypatch.setattr(world.node, "wait_ended", broken)
+    async with world.engine() as engine:
+        assert engine.sandboxes.get(runs.id).state is SandboxState.RUNNING
+        ended = engine.sandboxes.get(strange.id)
+    assert ended.exit is not None
+    assert ended.exit.reason is SandboxReason.NODE_LOST
+
+
+async def test_an_end_that_cannot_be_written_is_still_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world.engine() as engine:
+        view = await engine.sandboxes.create(world.spec("cat"))
+
+        async def full(view: object) -> None:
+            raise ResourceExhaustedError("the disk is full")
+
+        monkeypatch.setattr(world.store, "update_sandbox", full)
+        ended = await engine.sandboxes.terminate(view.id)
+        assert engine.sandboxes.get(view.id) == ended
+        assert ended.state is SandboxState.STOPPED
+        assert engine.sandboxes.live_count == 0
+        monkeypatch.undo()
+    async with world.engine() as engine:
+        assert engine.sandboxes.get(view.id).exit == ended.exit
+    assert world.row(view.id).exit == ended.exit
+
+
 async def test_a_key_is_remembered_across_a_restart(world: World) -> None:
     spec = world.spec("cat")
     async with world.engine() as engine:

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from skerry.model.errors import ConflictError, ServerUnavailableError
+from skerry.model.errors import ConflictError, ResourceExhaustedError, ServerUnavailableError
 from skerry.store.sqlite.database import FILE, Database, Write, migrate
 from skerry.store.sqlite.queries import load_migrations, parse_queries
 
@@ -73,6 +73,22 @@ async def test_a_caller_that_goes_away_does_not_undo_its_write(tmp_path: Path) -
     write = asyncio.ensure_future(database.write(insert(1)))
     await asyncio.sleep(0)
     write.cancel()
+    await database.write(insert(2))
+    assert database.read(COUNT) == [(2,)]
+    database.close()
+
+
+async def test_a_full_disk_is_told_as_such_and_the_database_goes_on(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    await database.write(insert(1))
+    ((pages,),) = database.read("PRAGMA page_count")
+
+    def fills(write: Write) -> None:
+        write.rows(f"PRAGMA max_page_count = {pages}", {})
+        write.rows(INSERT, {"id": "ap_big", "name": "x" * 1_000_000})
+
+    with pytest.raises(ResourceExhaustedError, match="free space"):
+        await database.write(fills)
     await database.write(insert(2))
     assert database.read(COUNT) == [(2,)]
     database.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Final
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any, Final, TypeVar
 
 from skerry.doors.native.streams import Stream
 from skerry.doors.native.windows import Inbox, SendWindow
@@ -17,6 +18,8 @@ from skerry.model.sandboxes import FileEntry
 from skerry.model.specs import ExecSpec
 from skerry.wire import native
 from skerry.wire.frames import STDERR, STDOUT, FrameType
+
+T = TypeVar("T")
 
 _LIST_BYTES: Final = 32 << 10  # of entries in one RESULT, so that with one more it stays below the frame's 64 KiB
 
@@ -87,10 +90,11 @@ async def _pump(handle: ProcessHandle, stream: Stream, channel: int) -> None:
     output = handle.output(channel)
     if output.end > window.sent or not output.ended:
         await window.wait()
-    async for offset, content in output.follow(window.sent):
-        if offset > window.sent:
-            window.jump(offset)
-        await stream.send(channel, content)
+    async with _ended(output.follow(window.sent)) as chunks:
+        async for offset, content in chunks:
+            if offset > window.sent:
+                window.jump(offset)
+            await stream.send(channel, content)
     if output.end > window.sent:
         window.jump(output.end)
     await stream.send_end(channel)
@@ -148,8 +152,9 @@ async def _read(opened: native.OpenRead, stream: Stream, engine: Engine) -> None
     )
     try:
         await stream.say(FrameType.STARTED, native.ReadStarted(size=reading.size))
-        async for content in reading.chunks():
-            await stream.send(STDOUT, content)
+        async with _ended(reading.chunks()) as chunks:
+            async for content in chunks:
+                await stream.send(STDOUT, content)
     finally:
         await reading.close()
     await stream.send_end(STDOUT)
@@ -181,13 +186,14 @@ async def _list(opened: native.OpenList, stream: Stream, engine: Engine) -> None
     """Tell a directory in as many RESULTs as it takes; the last has `more` false."""
     batch: list[native.Entry] = []
     size = 0
-    async for found in await engine.files.list(SandboxId(opened.sandbox), opened.path):
-        entry = _entry(found)
-        batch.append(entry)
-        size += len(native.encode(entry))
-        if size >= _LIST_BYTES:
-            await stream.say_in_turn(FrameType.RESULT, native.Listed(entries=tuple(batch), more=True))
-            batch, size = [], 0
+    async with _ended(await engine.files.list(SandboxId(opened.sandbox), opened.path)) as found:
+        async for one in found:
+            entry = _entry(one)
+            batch.append(entry)
+            size += len(native.encode(entry))
+            if size >= _LIST_BYTES:
+                await stream.say_in_turn(FrameType.RESULT, native.Listed(entries=tuple(batch), more=True))
+                batch, size = [], 0
     await stream.say_in_turn(FrameType.RESULT, native.Listed(entries=tuple(batch), more=False))
 
 
@@ -203,3 +209,13 @@ def _entry(entry: FileEntry) -> native.Entry:
         modified=entry.modified,
         target=None if entry.target is None else native.encode_name(entry.target),
     )
+
+
+@contextlib.asynccontextmanager
+async def _ended(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Let go of what `items` hold when the block ends, also in their middle: a reader of a log counts until then."""
+    try:
+        yield items
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()

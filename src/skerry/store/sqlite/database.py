@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import apsw
 
-from skerry.model.errors import ConflictError, InternalError, ServerUnavailableError
+from skerry.model.errors import ConflictError, Error, InternalError, ResourceExhaustedError, ServerUnavailableError
 from skerry.store.sqlite.queries import load_migrations
 
 T = TypeVar("T")
@@ -114,20 +114,37 @@ class Database:
         results: list[_Result] = []
         try:
             with self._writer:
-                results.extend((future, *_attempt(self._writer, write, job)) for job, future in group)
+                for job, future in group:
+                    results.append((future, *_attempt(self._writer, write, job)))
+                    if not self._writer.in_transaction:
+                        break  # SQLite undoes all of it by itself when the disk is full
         except apsw.Error as exc:
-            failure = InternalError(f"the database could not be written: {exc}; is the disk full?")
+            told = (failure for _, _, failure in results if isinstance(failure, ResourceExhaustedError))
+            failure: Error = next(told, None) or _failure(exc)
             return [(future, None, failure) for _, future in group]
         return results
 
 
 def _attempt(connection: apsw.Connection, write: Write, job: Job) -> tuple[Any, Exception | None]:
+    """Run one write of a group in a savepoint of its own."""
+    connection.execute("SAVEPOINT job")
     try:
-        with connection:  # a savepoint within the group's transaction
-            value = job(write)
-        return value, None
+        value = job(write)
     except Exception as exc:
-        return None, exc
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO job; RELEASE job")
+        return None, _failure(exc) if isinstance(exc, apsw.FullError | apsw.IOError) else exc
+    connection.execute("RELEASE job")
+    return value, None
+
+
+def _failure(exc: apsw.Error) -> Error:
+    """Return what the caller is told when the file cannot be written."""
+    if isinstance(exc, apsw.FullError | apsw.IOError):
+        return ResourceExhaustedError(
+            f"the database cannot be written ({exc}); free space on the disk of the data folder"
+        )
+    return InternalError(f"the database could not be written: {exc}")
 
 
 def _deliver(results: Sequence[_Result]) -> None:
