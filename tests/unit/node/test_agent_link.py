@@ -486,7 +486,9 @@ async def test_nothing_is_read_after_ready_until_the_streams_are_taken_up() -> N
         link, agent = joined()
         await greet(link, agent, ATTACH, last_stream=4, streams=[told(4, channels=[])])
         await agent.send(exited(4))
-        await asyncio.sleep(0)
+        for _ in range(10):  # turns in which a link that reads would have read
+            await asyncio.sleep(0)
+        assert not link.lost.done()
         sink = Memory()
         stream = link.resume({4: sink})[4]
         assert (await stream.exit).code == 0

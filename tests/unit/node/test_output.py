@@ -356,6 +356,7 @@ async def test_a_slow_reader_gets_every_byte_however_much_more_than_the_bound_th
 
 async def test_both_channels_share_the_bound(tmp_path: Path) -> None:
     output = output_in(tmp_path)
+    write(output, bytes(WINDOW))  # so that both cannot have the last window
     with output.log(1).follow(), output.log(2).follow():
         while room := output.room(1, WINDOW) and output.room(2, WINDOW):
             write(output, bytes(room), 1)
