@@ -1,17 +1,25 @@
 //! Starting a program: a child that shares our memory until it has become the program.
 //!
-//! `fork` would copy PID 1's address space for nothing. The child runs on a stack of its own while we are
-//! suspended (CLONE_VFORK), makes raw system calls only, and reports a failure through shared memory.
+//! `fork` would copy PID 1's address space for nothing. The child runs on a stack of its own, makes raw system
+//! calls only, and reports a failure through shared memory, while we wait for it to leave that memory: a pipe
+//! that closes on exec tells when. CLONE_VFORK would do the same wait in the kernel, but without an end: from
+//! the moment at which the child belongs to its user, that user can stop it, and PID 1 with it.
 
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Signal};
 
 use crate::users::Identity;
 
 const STACK_BYTES: usize = 64 << 10;
+/// How long we wait before we look whether the child was stopped, and how often we continue it.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+const CONTINUES: u32 = 200;
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SHELL: &std::ffi::CStr = c"/bin/sh";
 
@@ -103,7 +111,9 @@ impl Spawner {
             failed: None,
         };
         let pid = self.clone_child(&mut plan);
-        match (pid, plan.failed) {
+        // SAFETY: the child has left this memory, so that nobody else writes to the plan any more.
+        let failed = unsafe { ptr::from_ref(&plan.failed).read_volatile() };
+        match (pid, failed) {
             (Err(errno), _) => (None, Err(SpawnError { step: Step::Clone, errno })),
             (Ok(pid), None) => (Some(pid), Ok(())),
             (Ok(pid), Some((step, errno))) => {
@@ -113,16 +123,38 @@ impl Spawner {
     }
 
     fn clone_child(&mut self, plan: &mut Plan) -> Result<u32, Errno> {
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let (gone, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let argument: *mut Plan = plan;
-        // SAFETY: the stack is ours alone and large enough for `child`, which only makes system calls; we are
-        // suspended until the child has left this memory, so that neither sees the other's half-done writes.
+        // SAFETY: the stack is used by no other child and large enough for `child`, which only makes system
+        // calls. Until `await_departure` returns we touch neither stack nor plan, nor errno, which is the
+        // child's too: the calls that we make meanwhile are rustix's, which do without it.
         let pid = unsafe {
             let top = self.stack.as_mut_ptr().add(self.stack.len());
             let top = top.sub(top as usize % 16);
-            libc::clone(child, top.cast(), flags, argument.cast())
+            libc::clone(child, top.cast(), libc::CLONE_VM | libc::SIGCHLD, argument.cast())
         };
-        if pid < 0 { Err(last_errno()) } else { Ok(pid as u32) }
+        let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+            return Err(last_errno());
+        };
+        drop(held);
+        await_departure(&gone, pid);
+        Ok(pid.as_raw_nonzero().get() as u32)
+    }
+}
+
+/// Wait until the child has executed its program or is dead. One that somebody keeps stopping is continued for
+/// a while, then killed.
+fn await_departure(gone: &OwnedFd, pid: Pid) {
+    for round in 0u32.. {
+        let mut fds = [PollFd::new(gone, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&PATIENCE)) {
+            Ok(0) => {
+                let signal = if round < CONTINUES { Signal::CONT } else { Signal::KILL };
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+            Ok(_) => return,
+            Err(_) => {}
+        }
     }
 }
 
@@ -159,7 +191,7 @@ fn pointers(items: &[CString]) -> Vec<*const c_char> {
 
 /// What runs in the child. It never returns to Rust code of the parent: it executes or exits.
 extern "C" fn child(argument: *mut c_void) -> c_int {
-    // SAFETY: `argument` is the plan of the parent, which waits and touches nothing until we are gone.
+    // SAFETY: `argument` is the plan of the parent, which touches nothing of it until we are gone.
     let plan = unsafe { &mut *argument.cast::<Plan>() };
     let failed = become_program(plan);
     plan.failed = Some(failed);
@@ -195,7 +227,7 @@ macro_rules! call {
 }
 
 fn errno() -> c_int {
-    // SAFETY: the address of errno is valid; the parent, whose thread we share it with, is suspended.
+    // SAFETY: the address of errno is valid; the parent, whose thread we share it with, leaves it alone.
     unsafe { *libc::__errno_location() }
 }
 
