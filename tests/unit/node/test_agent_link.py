@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from agent_end import ATTACH, CLAIM, DEADLINE_S, EXITED, PIPE_BYTES, AgentEnd, control, greet, joined, linked
+from agent_end import ATTACH, CLAIM, DEADLINE_S, EXITED, PIPE_BYTES, READY, AgentEnd, control, greet, joined, linked
 
 from skerry.node.agent_link import FRAMES_A_TURN, PINGS, AgentLink
 from skerry.node.agent_stream import AgentStream, LinkLost, StreamError
@@ -88,6 +88,18 @@ async def test_a_greeting_returns_what_the_agent_says_of_itself() -> None:
         link.open(CAT)
         header, _ = await agent.expect(FrameType.OPEN)
         assert header.stream == 5
+        link.close()
+        agent.close()
+
+
+async def test_a_greeting_that_the_attach_carried_in_is_not_sent_again() -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        link, agent = joined()
+        await agent.send(control(FrameType.READY, 0, READY | {"generation": ATTACH.generation}))
+        deadline = asyncio.get_running_loop().time() + DEADLINE_S
+        assert (await link.hello(ATTACH, deadline=deadline, sent=True)).generation == ATTACH.generation
+        link.open(CAT)
+        await agent.expect(FrameType.OPEN)
         link.close()
         agent.close()
 
