@@ -64,6 +64,8 @@ DPKG_OPTIONS = (
     "force-unsafe-io",  # a sandbox's disk is memory: nothing is gained by fsync
 )
 
+BUILD_VARIABLES = ("PATH", "TMPDIR", "http_proxy", "https_proxy", "no_proxy")
+
 USER = "user"
 UID = 1000
 TAIL_LINES = 20
@@ -128,9 +130,7 @@ SETUP = f"""
 set -eu
 useradd --create-home --uid {UID} --user-group --shell /bin/bash {USER}
 python3 -m venv --system-site-packages /usr/local
-rm -rf /usr/local/lib/python3*/site-packages/__pycache__
-find /usr/local/lib -name '*.pyc' -delete
-/usr/local/bin/python -m compileall -q --invalidation-mode unchecked-hash /usr/local/lib
+/usr/bin/python3 -m compileall -f -q --invalidation-mode unchecked-hash /usr/local/lib
 mkdir -p /usr/share/man/man1 /usr/share/man/man7 /usr/share/man/man8
 """
 
@@ -255,7 +255,9 @@ def _mmdebstrap(suite: str, sources: Sequence[Source], into: Path, progress: Pro
         str(into),
         *(source.line(f"/{KEYRING}") for source in sources),
     ]
-    _run(argv, {**os.environ, "SKERRY_SETUP": SETUP, "LC_ALL": "C.UTF-8"}, progress)
+    # Few variables reach the packages' scripts: PYTHONDONTWRITEBYTECODE, say, would make another image.
+    env = {name: value for name, value in os.environ.items() if name in BUILD_VARIABLES}
+    _run(argv, {**env, "SKERRY_SETUP": SETUP, "LC_ALL": "C.UTF-8"}, progress)
 
 
 def _run(argv: Sequence[str], env: Mapping[str, str], progress: Progress) -> None:
