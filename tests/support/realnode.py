@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import string
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
 from skerry.images.erofs import pack_agent
 from skerry.images.trust import TrustFolder
 from skerry.isolation.gvisor.backend import GvisorBackend
-from skerry.model.ids import PROCESS, SANDBOX, ImageId, ProcessId, RandomIds, SandboxId
+from skerry.model.ids import NODE, PROCESS, SANDBOX, ImageId, NodeId, ProcessId, RandomIds, SandboxId
 from skerry.model.nodes import Launch, RootImage
 from skerry.model.specs import ExecSpec, NetworkPolicy, Resources, SandboxSpec
 from skerry.node import cgroups
@@ -71,9 +73,24 @@ async def read(process: NodeProcess, channel: int, offset: int = 0) -> bytes:
     return b"".join([bytes(content) async for _, content in process.output(channel).follow(offset)])
 
 
-def make_machinery(folder: Path, prefix: str | None = None) -> Machinery:
-    """Return the collaborators of a host whose names, range and folders are a test's own."""
-    prefix = prefix or "skt" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(3))
+@asynccontextmanager
+async def real_node(image: Path, folder: Path) -> AsyncIterator[Node]:
+    """Yield a host of a test's own; at the end all its sandboxes are gone, and so is it."""
+    machinery = make_machinery(folder)
+    host = Host(id=NodeId(IDS.new(NODE)), machinery=machinery)
+    await host.open()
+    try:
+        yield Node(host=host, machinery=machinery, image=image)
+        for sandbox in list(host.running()):
+            await host.terminate(sandbox)
+    finally:
+        await host.close()
+        machinery.quota.close()
+
+
+def make_machinery(folder: Path) -> Machinery:
+    """Return the collaborators of a host whose names and folders are a test's own."""
+    prefix = "skt" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(3))
     member_image, agent_image = folder / "member.erofs", folder / "agent.erofs"
     pack_agent(binary(AGENT), member_image, agent_image)
     backend = GvisorBackend(
@@ -83,7 +100,7 @@ def make_machinery(folder: Path, prefix: str | None = None) -> Machinery:
     settings = NetworkSettings(prefix=prefix)
     return Machinery(
         backend=backend,
-        cgroups=cgroups.detect(f"skerry-{prefix}"),
+        cgroups=cgroups.detect("skerry-skt"),
         network=Network(settings),
         records=Records(folder / "records"),
         quota=NodeQuota(free_bytes_of(folder)),

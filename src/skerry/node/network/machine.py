@@ -81,7 +81,9 @@ class Machine:
             self.kernel.drop_range(self.plan)
             self._tell("network.table_removed", table=self.plan.table, range=str(self.plan.network))
             self._ledger.leave()
-            self._write_range("")
+            self._record.unlink()
+        elif self._read_range() is None:
+            self._record.unlink()  # nothing was taken, now or by an earlier node
         self.leave()
 
     def leave(self) -> None:
@@ -124,17 +126,23 @@ class Machine:
     def _lock(self) -> None:
         folder = self._settings.machine_folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        record = folder / f"{namespace_number()}-{self._settings.prefix}"
-        fd = os.open(record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise ConflictError(
-                f"another node of this machine uses the network prefix {self._settings.prefix!r}; end it, or start "
-                "this one with another prefix"
-            ) from None
-        self._record_fd = fd
+        self._record = folder / f"{namespace_number()}-{self._settings.prefix}"
+        while True:
+            fd = os.open(self._record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._record.stat().st_ino == os.fstat(fd).st_ino:
+                    self._record_fd = fd
+                    return
+            except BlockingIOError:
+                os.close(fd)
+                raise ConflictError(
+                    f"another node of this machine uses the network prefix {self._settings.prefix!r}; end it, or start "
+                    "this one with another prefix"
+                ) from None
+            except FileNotFoundError:
+                pass
+            os.close(fd)  # the node that held it has removed it on leaving, between our opening and locking
 
     def _choose(self, resolvers: Collection[IPv4Address]) -> Plan:
         prefix, wanted, before = self._settings.prefix, self._settings.wanted_range(), self._read_range()

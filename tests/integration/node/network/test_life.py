@@ -40,6 +40,7 @@ async def test_stopping_undoes_everything_and_tells_it(world: World) -> None:
     await (await network.slot(A)).open()
     await network.stop()
     assert machine() == before
+    assert [file.name for file in (world.folder / "machine").iterdir()] == ["lock"]
     changes = world.told_of("network.machine_changed")
     assert changes == [
         {"setting": "net.ipv4.ip_forward", "old": "0", "new": "1"},
@@ -155,6 +156,7 @@ async def test_a_named_range_that_the_machine_uses_is_refused(world: World) -> N
     with pytest.raises(ResourceExhaustedError, match=r"9\.9\.0\.0/16 overlaps"):
         await network.start()
     assert machine() == before
+    assert not [file for file in (world.folder / "machine").iterdir() if file.name != "lock"]
 
 
 async def test_the_range_can_be_named_in_the_environment(world: World) -> None:
