@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from skerry.node.agent_events import Result
 from skerry.node.sinks import Sink
-from skerry.wire.frames import SENT_DATA, Rule
+from skerry.wire.frames import MAX_WINDOW, SENT_DATA, Rule
 from skerry.wire.messages import ErrorCode, Exit, Started
 
 if TYPE_CHECKING:
@@ -134,6 +134,19 @@ class AgentStream:
                 await self._link.wait_content_room()
             else:
                 return min(room, stdin.limit - stdin.sent, SENT_DATA)
+
+    async def stdin_mostly_acknowledged(self) -> None:
+        """Return once less than half a window is open: the agent acknowledges that much only when it is due.
+
+        Who sends through us learns what is acknowledged with each piece, and so always gets room for the next.
+        """
+        while True:
+            self._link.check()
+            stdin = self._link.streams.stdin(self.number)
+            if stdin is None or stdin.ended or self._over or stdin.sent - stdin.acknowledged < MAX_WINDOW // 2:
+                return
+            self._granted.clear()
+            await self._granted.wait()
 
     # What the link tells
 

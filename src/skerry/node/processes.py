@@ -51,6 +51,7 @@ class NodeProcess:
         stream = self._live()
         try:
             await stream.send_stdin(bytes(data), offset)
+            await stream.stdin_mostly_acknowledged()
         except ValueError as exc:
             raise ConflictError(f"stdin of process {self._view.id}: {exc}; go on at {stream.stdin_sent}") from exc
         except (BrokenPipeError, LinkLost) as exc:
