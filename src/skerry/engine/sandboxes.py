@@ -1,34 +1,33 @@
 """Sandboxes: created, found again, waited for, terminated.
 
 A live sandbox has one entry here, which is the truth about it; the store has what must outlive the server. Every move
-of state goes through `_Live.move`, every end through `_finish`, whoever saw it first.
+of state goes through `Live.move`, every end through `_finish`, whoever saw it first.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from skerry.engine.admission import admit, default_resources
 from skerry.engine.interfaces import Clock, Images, Launch, NodeHandle, NodeView, SandboxEnded, Started, Store
+from skerry.engine.live import Live, ended_error, way
 from skerry.engine.placement import NoCapacity, place
 from skerry.engine.tasks import Tasks
 from skerry.model import ids as prefixes
 from skerry.model.errors import (
     Error,
-    InternalError,
     InvalidError,
     NotFoundError,
     ResourceExhaustedError,
-    SandboxEndedError,
     ServerUnavailableError,
     StartFailedError,
 )
 from skerry.model.events import Events, escaped
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import Ids, NodeId, ProcessId, SandboxId
-from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView, may_follow
+from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView
 from skerry.model.specs import HostAccess, Resources, SandboxSpec
 
 log = Events("skerry.engine")
@@ -39,26 +38,6 @@ KEY_CHARS = 256
 _TICK_S = 1e-6
 # A node that knows of an end tells it at once.
 _KNOWN_S = 10.0
-
-
-@dataclass
-class _Live:
-    """A sandbox that has not ended. `settled` is set once its start is over, `ended` once its end is on disk."""
-
-    view: SandboxView
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    failure: Error | None = None
-    finishing: bool = False
-
-    def move(self, *states: SandboxState, **changes: object) -> SandboxView:
-        """Go through `states` and take `changes`."""
-        for state in states:
-            if not may_follow(self.view.state, state):
-                raise InternalError(f"sandbox {self.view.id} cannot go from {self.view.state} to {state}")
-            self.view = replace(self.view, state=state)
-        self.view = replace(self.view, **changes)  # type: ignore[arg-type]
-        return self.view
 
 
 class Sandboxes:
@@ -72,7 +51,7 @@ class Sandboxes:
         self._images = images
         self._clock = clock
         self._ids = ids
-        self._live: dict[SandboxId, _Live] = {}
+        self._live: dict[SandboxId, Live] = {}
         self._placed: dict[SandboxId, tuple[NodeId, Resources]] = {}
         self._last_created = 0.0
         self._tasks: Tasks | None = None
@@ -164,14 +143,14 @@ class Sandboxes:
 
     # How a sandbox comes to run
 
-    async def _record(self, spec: SandboxSpec, key: str | None) -> _Live:
+    async def _record(self, spec: SandboxSpec, key: str | None) -> Live:
         """Place the sandbox, write its row and begin its start; or return the one that the key made meanwhile."""
         image = self._images.root(spec.image)
         sandbox = SandboxId(self._ids.new(prefixes.SANDBOX))
         node = self._place(sandbox, spec.resources)
         command = spec.entrypoint or image.config.command
         entrypoint = ProcessId(self._ids.new(prefixes.PROCESS)) if command else None
-        live = _Live(
+        live = Live(
             SandboxView(
                 id=sandbox,
                 spec=_without_access(spec),
@@ -191,7 +170,7 @@ class Sandboxes:
             raise
         if kept.id != sandbox:
             self._withdraw(live)
-            return self._live.get(kept.id) or _Live(kept)
+            return self._live.get(kept.id) or Live(kept)
         self._owner().start(self._start(live, launch), name=f"start of {sandbox}")
         return live
 
@@ -215,11 +194,11 @@ class Sandboxes:
             sandboxes=view.sandboxes + len(placed),
         )
 
-    def _withdraw(self, live: _Live) -> None:
+    def _withdraw(self, live: Live) -> None:
         self._placed.pop(live.view.id, None)
         self._live.pop(live.view.id, None)
 
-    async def _start(self, live: _Live, launch: Launch) -> None:
+    async def _start(self, live: Live, launch: Launch) -> None:
         node = self._nodes[live.view.node]
         self._placed.pop(live.view.id, None)  # from here on the node counts it
         try:
@@ -234,7 +213,7 @@ class Sandboxes:
             live.failure = live.failure or _interrupted(live)
             live.settled.set()
 
-    async def _started(self, live: _Live, started: Started) -> None:
+    async def _started(self, live: Live, started: Started) -> None:
         # Its end may have been told already: a program that exits at once.
         states = (SandboxState.RUNNING,) if live.view.state is SandboxState.STARTING else ()
         live.move(*states, started_at=started.started_at, stages=started.stages)
@@ -247,7 +226,7 @@ class Sandboxes:
             ms=round(sum(stage.ms for stage in started.stages), 1),
         )
 
-    async def _start_failed(self, live: _Live, exc: Exception) -> None:
+    async def _start_failed(self, live: Live, exc: Exception) -> None:
         if isinstance(exc, Error):
             live.failure = exc
         else:
@@ -256,7 +235,7 @@ class Sandboxes:
         evidence = escaped(live.failure.message)
         await self._finish(live, SandboxExit(reason=SandboxReason.START_FAILED, evidence=evidence), SandboxState.FAILED)
 
-    async def _discard(self, live: _Live, exc: ResourceExhaustedError) -> None:
+    async def _discard(self, live: Live, exc: ResourceExhaustedError) -> None:
         """Forget a sandbox that never had a place: the same request may succeed later."""
         live.failure = exc
         await self._store.delete_sandbox(live.view.id)
@@ -278,7 +257,7 @@ class Sandboxes:
 
     # How it ends
 
-    async def _terminate(self, live: _Live) -> None:
+    async def _terminate(self, live: Live) -> None:
         if live.view.state is SandboxState.RUNNING:
             live.move(SandboxState.STOPPING)
         try:
@@ -298,7 +277,7 @@ class Sandboxes:
 
     async def _finish(
         self,
-        live: _Live,
+        live: Live,
         end: SandboxExit,
         state: SandboxState = SandboxState.STOPPED,
         *,
@@ -308,7 +287,7 @@ class Sandboxes:
         if live.finishing:
             return
         live.finishing = True
-        live.move(*_way(live.view.state, state), exit=end, ended_at=self._clock.now() if at is None else at)
+        live.move(*way(live.view.state, state), exit=end, ended_at=self._clock.now() if at is None else at)
         try:
             await self._store.update_sandbox(live.view)
         except Exception as exc:
@@ -333,7 +312,7 @@ class Sandboxes:
     async def _adopt(self) -> None:
         rows = self._store.live_sandboxes()
         for view in rows:
-            live = self._live[view.id] = _Live(view)
+            live = self._live[view.id] = Live(view)
             live.settled.set()
             try:
                 await self._adopt_one(live)
@@ -346,7 +325,7 @@ class Sandboxes:
                 log.warning("sandbox.stray", sandbox=stray, node=node.view().id)
                 await node.terminate(stray, SandboxReason.EVICTED)
 
-    async def _adopt_one(self, live: _Live) -> None:
+    async def _adopt_one(self, live: Live) -> None:
         view = live.view
         node = self._nodes.get(view.node)
         started = node.running().get(view.id) if node else None
@@ -355,12 +334,12 @@ class Sandboxes:
         elif started is None:
             await self._end_missed(live, node)
         else:
-            steps = _way(view.state, SandboxState.RUNNING)
+            steps = way(view.state, SandboxState.RUNNING)
             live.move(*steps, started_at=view.started_at or started.started_at)
             await self._store.update_sandbox(live.view)
             log.info("sandbox.adopted", sandbox=view.id, node=view.node)
 
-    async def _end_missed(self, live: _Live, node: NodeHandle) -> None:
+    async def _end_missed(self, live: Live, node: NodeHandle) -> None:
         """Record the end of a sandbox that ended while no server was there."""
         try:
             async with asyncio.timeout(_KNOWN_S):
@@ -390,34 +369,11 @@ class Sandboxes:
         return self._last_created
 
 
-def ended_error(view: SandboxView) -> SandboxEndedError:
-    """Return the error for a call that needs a running sandbox."""
-    end = view.exit
-    reason = "start_failed" if end is None else end.reason.value
-    details = (
-        {}
-        if end is None
-        else {"reason": end.reason.value, "code": end.code, "signal": end.signal, "evidence": escaped(end.evidence)}
-    )
-    return SandboxEndedError(f"sandbox {view.id} has ended ({reason}); create a new one", exit=details)
-
-
-def _way(current: SandboxState, target: SandboxState) -> tuple[SandboxState, ...]:
-    """Return the states to go through: what was never seen running stops by way of `stopping`."""
-    if current is target:
-        return ()
-    if may_follow(current, target):
-        return (target,)
-    if current is SandboxState.PENDING:
-        return (SandboxState.STARTING, *_way(SandboxState.STARTING, target))
-    return (SandboxState.STOPPING, target)
-
-
 def _lost(evidence: str) -> SandboxExit:
     return SandboxExit(reason=SandboxReason.NODE_LOST, evidence=evidence)
 
 
-def _interrupted(live: _Live) -> Error | None:
+def _interrupted(live: Live) -> Error | None:
     """Return the error of a start that was cut off by the end of the server."""
     if live.view.state is not SandboxState.STARTING:
         return None
