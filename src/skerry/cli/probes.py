@@ -175,16 +175,16 @@ def image_tools() -> Finding:
     return Finding("ok", "mmdebstrap and mkfs.erofs are there")
 
 
-def default_image() -> Finding:
-    folder = Path(os.environ.get("SKERRY_DATA_DIR") or DATA_DIR) / "bases"
+def images() -> Finding:
+    folder = Path(os.environ.get("SKERRY_DATA_DIR") or DATA_DIR) / "images"
     try:
-        built = any(folder.iterdir())
+        built = sum(path.suffix == ".erofs" for path in folder.iterdir())
     except FileNotFoundError:
-        built = False
+        built = 0
     except PermissionError:
         return Finding("note", f"only root can look into {folder}", "sudo skerry doctor")
     if built:
-        return Finding("ok", f"a base is built in {folder}")
+        return Finding("ok", f"{built} built in {folder}")
     return Finding("note", "not built yet; the first sandbox builds it in a minute or two", "skerry create")
 
 
@@ -224,7 +224,7 @@ PROBES: Final[dict[str, Callable[[], Finding]]] = {
     "disk": disk,
     "memory": memory,
     "image tools": image_tools,
-    "default image": default_image,
+    "images": images,
     "server": server,
 }
 # What helps when a probe fails in a way that it does not know.

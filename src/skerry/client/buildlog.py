@@ -43,7 +43,8 @@ class BuildLog:
 
     def _show_step(self, event: Mapping[str, Any]) -> None:
         title = printable(str(event.get("title", "")), keep="")
-        self._title = f"image: step {event.get('index')} of {event.get('count')}: {title}"
+        step = f"step {event['index']} of {event['count']}: " if event.get("count") else ""
+        self._title = f"image: {step}{title}"
         if not self._stream.isatty():
             self._print(f"skerry: {self._title}")
             return

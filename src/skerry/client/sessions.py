@@ -100,13 +100,13 @@ class ProcessSession:
         self._want_stdin()
 
     async def drain(self) -> None:
-        """Return once the process has taken everything written, or has ended."""
+        """Return once everything written is with the server, which takes little ahead of the process."""
         outbox = self._stdin()
-        while not outbox.settled and self.exit is None:
+        while not outbox.flushed and self.exit is None:
             self._raise_error()
             await self._attach()
             self._send_stdin()
-            if not outbox.settled and self.exit is None and self._error is None:
+            if not outbox.flushed and self.exit is None and self._error is None:
                 await self._pulse.wait()
 
     def abandon(self) -> None:
@@ -137,6 +137,7 @@ class ProcessSession:
 
     def on_writable(self) -> None:
         self._send_stdin()
+        self._pulse.beat()
 
     def on_lost(self, _error: Exception) -> None:
         self._socket = self._stream = None
@@ -225,7 +226,6 @@ class ProcessSession:
         end = outbox.next_end()
         if end is not None:
             socket.send_encoded(encode_end(stream, STDIN, end))
-            self._pulse.beat()
 
     def _needed(self) -> bool:
         """Tell whether anything of this process is still to come that somebody may want."""

@@ -129,7 +129,7 @@ class StreamReader(Generic[T]):
 
 
 class StreamWriter:
-    """The input of a process. `write` queues, the connection sends, `drain` waits until the process has taken it."""
+    """The input of a process. `write` queues, the connection sends, `drain` waits while the process takes nothing."""
 
     def __init__(self, session: ProcessSession, *, owner: object = None) -> None:
         self._session = session
@@ -148,7 +148,7 @@ class StreamWriter:
         self._session.write_eof()
 
     async def drain(self) -> None:
-        """Return once the process has taken everything that was written, or has ended."""
+        """Return once everything written is on its way: at most 1 MiB of it can be ahead of what the process reads."""
         await self._session.drain()
 
 

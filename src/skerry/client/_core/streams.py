@@ -110,9 +110,12 @@ class Outbox:
         return len(self._kept)
 
     @property
-    def settled(self) -> bool:
-        """Tell whether everything written has been acknowledged, and the end sent where there is one."""
-        return not self._kept and (self._end_sent or not self.closed)
+    def flushed(self) -> bool:
+        """Tell whether everything written has been sent, and the end where there is one.
+
+        Not whether it is acknowledged: that happens in batches, and a small write may wait for it as long as it likes.
+        """
+        return self._sent == self.written and (self._end_sent or not self.closed)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Store bytes to be sent; raises ValueError after the end, BufferError when too much waits."""

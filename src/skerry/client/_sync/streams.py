@@ -55,7 +55,7 @@ class StreamReader(Facade[source.StreamReader[T]], Generic[T]):
 
 
 class StreamWriter(Facade[source.StreamWriter]):
-    """The input of a process. `write` queues, the connection sends, `drain` waits until the process has taken it."""
+    """The input of a process. `write` queues, the connection sends, `drain` waits while the process takes nothing."""
 
     def write(self, data: str | bytes | bytearray | memoryview) -> None:
         """Queue text or bytes; raises BufferError when 16 MiB wait, ValueError after `write_eof`."""
@@ -67,5 +67,5 @@ class StreamWriter(Facade[source.StreamWriter]):
 
     @dual
     async def drain(self) -> None:
-        """Return once the process has taken everything that was written, or has ended."""
+        """Return once everything written is on its way: at most 1 MiB of it can be ahead of what the process reads."""
         await self._inner.drain()
