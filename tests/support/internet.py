@@ -16,7 +16,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -52,13 +52,6 @@ DEADLINE_S = 10.0
 _CLONE_NEWNET = 0x40000000
 _SO_RCVBUFFORCE = 33
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Return when `condition` holds; fails at the deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - nothing announces it
-            await asyncio.sleep(0.01)
 
 
 def ip(*lines: str) -> None:

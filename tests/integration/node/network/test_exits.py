@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from internet import MACHINE, PORT, World, eventually, ip, nft
+from internet import MACHINE, PORT, World, ip, nft
+from waiting import until
 
 from skerry.model.ids import SandboxId
 from skerry.model.specs import HostAccess
@@ -130,10 +131,10 @@ async def test_an_index_that_only_the_machines_hosts_file_knows_is_told_to_the_g
 
 async def test_a_neighbour_network_that_appears_later_becomes_unreachable(world: World, mirrored: Network) -> None:
     ip("link add lan0 type veth peer name lan1", "addr add 8.7.6.1/24 dev lan0", "link set lan0 up", "link set lan1 up")
-    await eventually(lambda: "8.7.6.0/24" in connected())
+    await until(lambda: "8.7.6.0/24" in connected())
     ip("link del lan0")
     ip("addr add 8.7.5.1/32 dev lo")  # the kernel tells of addresses that come, not of routes that go with a device
-    await eventually(lambda: "8.7.6.0/24" not in connected())
+    await until(lambda: "8.7.6.0/24" not in connected())
 
 
 def connected() -> str:
