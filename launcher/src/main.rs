@@ -1,6 +1,8 @@
 //! Starts gVisor's sentry on the host without runsc's command line, confined as that confines it.
 //!
-//! `skerry-launch [--join FILE]... [--pass FD]... --exe FILE -- ARGV0 ARG...` joins control groups by writing its pid into each
+//! `skerry-launch [--join FILE]... [--pass FD]... [--env K=V]... --exe FILE -- ARGV0 ARG...`
+//!
+//! It joins control groups by writing its pid into each
 //! FILE, starts the program in namespaces of its own as user 65534 without any capability, in a root that holds
 //! nothing but what the sentry reads of /proc, prints the program's pid and exits 0 once it has been executed.
 //! The descriptors named by --pass become 3, 4, 5 and so on; the standard ones are /dev/null.
@@ -18,7 +20,9 @@ use options::Options;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("usage: skerry-launch [--join FILE]... [--pass FD]... --exe FILE -- ARGV0 ARG... ({0})")]
+    #[error(
+        "usage: skerry-launch [--join FILE]... [--pass FD]... [--env K=V]... --exe FILE -- ARGV0 ARG... ({0})"
+    )]
     Usage(&'static str),
     #[error("cannot {0}: {1}")]
     System(String, std::io::Error),

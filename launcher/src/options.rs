@@ -12,6 +12,8 @@ pub struct Options {
     pub join: Vec<PathBuf>,
     /// Descriptors that the program gets, as 3, 4, 5 and so on.
     pub pass: Vec<i32>,
+    /// All of its environment, as K=V.
+    pub env: Vec<CString>,
     /// The program.
     pub exe: PathBuf,
     /// Its arguments, the name it goes by included.
@@ -21,11 +23,12 @@ pub struct Options {
 impl Options {
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
         let mut arguments = arguments;
-        let (mut join, mut pass, mut exe) = (Vec::new(), Vec::new(), None);
+        let (mut join, mut pass, mut env, mut exe) = (Vec::new(), Vec::new(), Vec::new(), None);
         while let Some(option) = arguments.next() {
             match option.to_str() {
                 Some("--join") => join.push(value(&mut arguments)?),
                 Some("--pass") => pass.push(number(&value(&mut arguments)?)?),
+                Some("--env") => env.push(text(value(&mut arguments)?.into_os_string())?),
                 Some("--exe") => exe = Some(value(&mut arguments)?),
                 Some("--") => {
                     let argv =
@@ -35,7 +38,7 @@ impl Options {
                     return if argv.is_empty() {
                         Err(Failure::Usage("nothing after --"))
                     } else {
-                        Ok(Self { join, pass, exe, argv })
+                        Ok(Self { join, pass, env, exe, argv })
                     };
                 }
                 _ => return Err(Failure::Usage("unknown option")),
@@ -47,6 +50,10 @@ impl Options {
 
 fn value(arguments: &mut impl Iterator<Item = OsString>) -> Result<PathBuf, Failure> {
     arguments.next().map(PathBuf::from).ok_or(Failure::Usage("an option without its value"))
+}
+
+fn text(word: OsString) -> Result<CString, Failure> {
+    CString::new(word.into_vec()).map_err(|_| Failure::Usage("an argument holds a NUL"))
 }
 
 fn number(word: &Path) -> Result<i32, Failure> {

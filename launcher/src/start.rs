@@ -131,7 +131,7 @@ fn confine_and_execute(
     confine::change_root()?;
     let unmount = confine::keep_unmounter()?;
     confine::drop_capabilities()?;
-    execute(exe, &named(&options.argv, unmount.as_raw_fd()))
+    execute(exe, &named(&options.argv, unmount.as_raw_fd()), &options.env)
 }
 
 /// The arguments with the descriptor's number where it belongs.
@@ -151,22 +151,25 @@ fn replaced(word: &CStr, number: &str) -> CString {
     }
 }
 
-fn execute(exe: &OwnedFd, argv: &[CString]) -> Result<std::convert::Infallible, Failure> {
-    let mut pointers: Vec<_> = argv.iter().map(|word| word.as_ptr()).collect();
-    pointers.push(std::ptr::null());
-    let environment = [std::ptr::null::<libc::c_char>()];
+fn execute(exe: &OwnedFd, argv: &[CString], env: &[CString]) -> Result<std::convert::Infallible, Failure> {
+    let (argv, env) = (pointers(argv), pointers(env));
     // SAFETY: both arrays end with a null pointer, and the strings outlive the call.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
             exe.as_raw_fd(),
             c"".as_ptr(),
-            pointers.as_ptr(),
-            environment.as_ptr(),
+            argv.as_ptr(),
+            env.as_ptr(),
             libc::AT_EMPTY_PATH,
         )
     };
     Err(std::io::Error::last_os_error()).step("execute the program")
+}
+
+/// The array that execve takes: it ends with a null pointer.
+fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
+    words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 #[cfg(test)]

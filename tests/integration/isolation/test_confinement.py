@@ -19,7 +19,7 @@ from guest import Guest, hello
 from realbackend import BIN, RealBackend, small_claim
 
 from skerry.isolation.gvisor.members import GvisorMember
-from skerry.isolation.gvisor.sentry import FLAGS
+from skerry.isolation.gvisor.sentry import ENVIRONMENT, FLAGS
 
 pytestmark = pytest.mark.root
 NOBODY = 65534
@@ -163,7 +163,8 @@ async def test_images_are_open_for_reading_only(busy: GvisorMember, real: RealBa
 
 
 async def test_nothing_of_the_servers_environment_reaches_the_sandbox(busy: GvisorMember) -> None:
-    assert Path(f"/proc/{busy.record.pid}/environ").read_bytes() == b""
+    environment = Path(f"/proc/{busy.record.pid}/environ").read_bytes().decode()
+    assert tuple(environment.rstrip("\0").split("\0")) == ENVIRONMENT
 
 
 async def test_what_a_member_has_on_the_machine_is_the_servers_alone(busy: GvisorMember, real: RealBackend) -> None:

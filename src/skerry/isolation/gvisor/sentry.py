@@ -31,6 +31,9 @@ FLAGS = (
     "--control-rpc-stop-timeout=0",  # else a sentry that has ended lingers 15 s while a connection is open
 )
 PROCESS_NAME = "runsc-sandbox"
+# The sentry's whole environment. With Go's default of 100 it collects garbage several times while it boots: 37 ms of
+# CPU instead of 29. What it costs is 1 MiB of an idle sandbox, and 3 MiB after some use.
+ENVIRONMENT = ("GOGC=200",)
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _LISTEN = 16
@@ -115,6 +118,7 @@ class Launcher:
     async def _launch(self, arguments: Sequence[str], passed: Sequence[int], procs: Sequence[Path]) -> ProcessKey:
         options = [word for file in procs for word in ("--join", str(file))]
         options += [word for fd in passed for word in ("--pass", str(fd))]
+        options += [word for setting in ENVIRONMENT for word in ("--env", setting)]
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             try:
