@@ -307,6 +307,9 @@ def main() -> int:
     except StepFailed as exc:
         print(f"bootstrap: {exc}", file=sys.stderr)
         return 1
+    except OSError as exc:
+        print(f"bootstrap: {exc}; this user must be able to write in {ROOT}, and its disk have room", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nbootstrap: interrupted; run it again to go on from here", file=sys.stderr)
         return 130
