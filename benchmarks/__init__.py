@@ -1,0 +1,1 @@
+"""What SPECIFICATION.md promises, measured: `make bench`, or `python -m benchmarks`."""
