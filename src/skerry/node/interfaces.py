@@ -51,7 +51,7 @@ class Backend(Protocol):
         """Raise IsolationUnavailableError, with the cause and the next step, if it cannot run here."""
 
     async def boot(self, spec: MemberSpec) -> Member:
-        """Return a member whose keeper has answered."""
+        """Return a member that may be claimed; `set_lifetime` returns once its keeper has answered."""
 
     async def adopt(self, record: MemberRecord) -> Member | None:
         """Return the member of an earlier node, or None if it has ended (what it left is then removed)."""
@@ -94,3 +94,6 @@ class Cgroups(Protocol):
     def find(self, sandbox: SandboxId) -> Cgroup | None: ...
 
     def sweep(self, keep: Collection[SandboxId]) -> Sequence[str]: ...
+
+    def close(self) -> None:
+        """Remove what all sandboxes shared; to be called when none is left."""

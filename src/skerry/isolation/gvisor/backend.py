@@ -50,7 +50,10 @@ class GvisorBackend:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 member = await self.boot(MemberSpec(sandbox=trial))
-                await member.destroy()
+                try:
+                    await member.set_lifetime(PROBE_SECONDS)
+                finally:
+                    await member.destroy()
         except TimeoutError as exc:
             raise unavailable(f"it was not up within {PROBE_SECONDS:g} s") from exc
         except (StartFailedError, OSError) as exc:
@@ -79,7 +82,7 @@ class GvisorBackend:
         self._prepare()
         sentry = ProcessKey(record.pid, record.pid_start)
         try:
-            return self._member(record.sandbox, sentry)
+            return self._member(record.sandbox, sentry, new=False)
         except (ProcessLookupError, FileNotFoundError):
             await self._remove(record.sandbox)
             return None
@@ -103,7 +106,7 @@ class GvisorBackend:
     async def _boot(self, spec: MemberSpec, folder: MemberFolder) -> GvisorMember:
         try:
             sentry = await self._launcher.start(self._what_it_gets(spec, folder))
-            member = self._member(spec.sandbox, sentry)
+            member = self._member(spec.sandbox, sentry, new=True)
         except (SentryError, OSError) as exc:
             said = printable_lines(folder.sentry_log, folder.keeper_log)
             raise StartFailedError(f"{spec.sandbox} at boot: {exc}{said and f' ({said})'}", stage="boot") from exc
@@ -127,8 +130,8 @@ class GvisorBackend:
             cgroup_procs=spec.cgroup_procs,
         )
 
-    def _member(self, sandbox: SandboxId, sentry: ProcessKey) -> GvisorMember:
-        return GvisorMember(sandbox, sentry, state=self._state, agent_image=self._agent_image_fd)
+    def _member(self, sandbox: SandboxId, sentry: ProcessKey, *, new: bool) -> GvisorMember:
+        return GvisorMember(sandbox, sentry, state=self._state, agent_image=self._agent_image_fd, new=new)
 
     def _prepare(self) -> None:
         if self._agent_image_fd < 0:

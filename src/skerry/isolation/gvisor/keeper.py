@@ -17,8 +17,10 @@ class KeeperError(Exception):
 class Keeper:
     """The node's ends of the two pipes. The sandbox holds both for reading and writing, so neither ever ends here."""
 
-    def __init__(self, to_keeper: Path, from_keeper: Path) -> None:
+    def __init__(self, to_keeper: Path, from_keeper: Path, *, new: bool) -> None:
+        """`new` says that the keeper's greeting is still to come; else an earlier node has heard it."""
         self._lock = asyncio.Lock()
+        self._greeted = not new
         # O_RDWR, because O_WRONLY fails while nobody reads.
         self._writer = os.open(to_keeper, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -28,19 +30,27 @@ class Keeper:
             raise
         self._open = True
 
-    async def ask(self, line: str, *, expecting: str = "ok") -> None:
-        """Say a line and wait for its answer; raises KeeperError."""
+    async def ask(self, line: str) -> None:
+        """Say a line and wait until the keeper has obeyed; raises KeeperError."""
         async with self._lock:
-            self._drain()
+            await self._heed_greeting()
             # Far below PIPE_BUF, so it goes whole or not at all.
             try:
                 os.write(self._writer, f"{line}\n".encode())
             except BlockingIOError as exc:
                 raise KeeperError("the keeper reads nothing any more") from exc
-            await self.expect(expecting)
+            await self._expect("ok")
 
-    async def expect(self, answer: str) -> None:
-        """Wait for a line; raises KeeperError if it is another one."""
+    async def _heed_greeting(self) -> None:
+        if not self._greeted:
+            await self._expect("ready")
+            self._greeted = True
+            return
+        # What is there now was said to a node that is no more.
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 1 << 16)
+
+    async def _expect(self, answer: str) -> None:
         wanted, said = f"{answer}\n".encode(), bytearray()
         while len(said) < len(wanted):
             await self._readable()
@@ -54,11 +64,6 @@ class Keeper:
             self._open = False
             os.close(self._writer)
             os.close(self._reader)
-
-    def _drain(self) -> None:
-        """Forget answers to a node that is no more."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._reader, 1 << 16)
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()

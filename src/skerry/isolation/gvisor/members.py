@@ -33,7 +33,9 @@ _SOL_PACKET = 263
 class GvisorMember:
     """A booted sandbox; matches `skerry.node.interfaces.Member`."""
 
-    def __init__(self, sandbox: SandboxId, sentry: ProcessKey, *, state: StateFolder, agent_image: int) -> None:
+    def __init__(
+        self, sandbox: SandboxId, sentry: ProcessKey, *, state: StateFolder, agent_image: int, new: bool
+    ) -> None:
         """Take over a sandbox whose sentry runs. `agent_image` stays the caller's."""
         self._sandbox = sandbox
         self._state = state
@@ -41,7 +43,7 @@ class GvisorMember:
         self._folder = state.member(sandbox)
         self._sentry = Watch(sentry)
         self._control = Control(state.control_socket(sandbox))
-        self._keeper = Keeper(self._folder.keeper_in, self._folder.keeper_out)
+        self._keeper = Keeper(self._folder.keeper_in, self._folder.keeper_out, new=new)
         self._claimed = False
         self._collecting: set[asyncio.Task[None]] = set()
         self._destroying = asyncio.Lock()
@@ -58,10 +60,9 @@ class GvisorMember:
         )
 
     async def start(self) -> None:
-        """Start the keeper and wait until it has answered."""
+        """Start the keeper; the first `set_lifetime` waits for its greeting, while a claim may go on."""
         await self._call("boot", "containerManager.SetNetworkArgs", bodies.loopback())
         await self._call("boot", "containerManager.StartRoot", member_id(self._sandbox))
-        await self._bounded("keeper", self._keeper.expect("ready"))
 
     async def set_lifetime(self, seconds: float) -> None:
         await self._bounded("lifetime", self._keeper.ask(f"lifetime {max(0, round(seconds * 1000))}"))

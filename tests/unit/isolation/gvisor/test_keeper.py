@@ -47,7 +47,7 @@ def other(tmp_path: Path) -> Iterator[OtherEnd]:
 
 @pytest.fixture
 def keeper(other: OtherEnd) -> Iterator[Keeper]:
-    line = Keeper(*other.paths)
+    line = Keeper(*other.paths, new=False)
     yield line
     line.close()
 
@@ -60,6 +60,19 @@ async def test_a_line_is_answered_by_a_line(keeper: Keeper, other: OtherEnd) -> 
     assert not asking.done()
     other.say(b"k\n")
     await asyncio.wait_for(asking, 10)
+
+
+async def test_a_new_keeper_is_asked_once_it_has_greeted(other: OtherEnd) -> None:
+    line = Keeper(*other.paths, new=True)
+    asking = asyncio.create_task(line.ask("lifetime 5"))
+    await asyncio.sleep(0)
+    with pytest.raises(BlockingIOError):
+        os.read(other.reader, 1)
+    other.say(b"ready\n")
+    assert await other.heard() == b"lifetime 5\n"
+    other.say(b"ok\n")
+    await asyncio.wait_for(asking, 10)
+    line.close()
 
 
 async def test_another_answer_is_an_error(keeper: Keeper, other: OtherEnd) -> None:
@@ -98,8 +111,8 @@ async def test_a_keeper_that_reads_nothing_any_more_is_told(keeper: Keeper, othe
 
 
 async def test_the_pipes_survive_the_node(other: OtherEnd) -> None:
-    Keeper(*other.paths).close()
-    line = Keeper(*other.paths)
+    Keeper(*other.paths, new=True).close()
+    line = Keeper(*other.paths, new=False)
     asking = asyncio.create_task(line.ask("ping"))
     assert await other.heard() == b"ping\n", "no end of file came in between"
     other.say(b"ok\n")
