@@ -172,7 +172,8 @@ impl Agent {
                 self.dispatch(Token::unpack(event.data))?;
             }
         }
-        Ok(())
+        // What the last processes said and how they ended, as far as the pipe takes it.
+        self.write()
     }
 
     fn dispatch(&mut self, token: Token) -> Result<(), AgentError> {

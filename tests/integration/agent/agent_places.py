@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from driver import Host
+from agent_driver import Host
 
 CHECKOUT = Path(__file__).parents[3]
 AGENT = CHECKOUT / "src/skerry/_bin/skerry-agent"
