@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from leftovers import check_nothing_left
+
 from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
 from skerry.images.erofs import pack_agent
 from skerry.images.trust import TrustFolder
@@ -75,8 +77,9 @@ async def read(process: NodeProcess, channel: int, offset: int = 0) -> bytes:
 
 @asynccontextmanager
 async def real_node(image: Path, folder: Path) -> AsyncIterator[Node]:
-    """Yield a host of a test's own; at the end all its sandboxes are gone, and so is it."""
-    machinery = make_machinery(folder)
+    """Yield a host of a test's own; at the end all its sandboxes are gone, and so is all that it made."""
+    prefix = "skt" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(3))
+    machinery = make_machinery(folder, prefix)
     host = Host(id=NodeId(IDS.new(NODE)), machinery=machinery)
     await host.open()
     try:
@@ -86,11 +89,11 @@ async def real_node(image: Path, folder: Path) -> AsyncIterator[Node]:
     finally:
         await host.close()
         machinery.quota.close()
+    check_nothing_left(folder, prefix)
 
 
-def make_machinery(folder: Path) -> Machinery:
+def make_machinery(folder: Path, prefix: str) -> Machinery:
     """Return the collaborators of a host whose names and folders are a test's own."""
-    prefix = "skt" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(3))
     member_image, agent_image = folder / "member.erofs", folder / "agent.erofs"
     pack_agent(binary(AGENT), member_image, agent_image)
     backend = GvisorBackend(
@@ -100,7 +103,7 @@ def make_machinery(folder: Path) -> Machinery:
     settings = NetworkSettings(prefix=prefix)
     return Machinery(
         backend=backend,
-        cgroups=cgroups.detect("skerry-skt"),
+        cgroups=cgroups.detect(f"skerry-{prefix}"),
         network=Network(settings),
         records=Records(folder / "records"),
         quota=NodeQuota(free_bytes_of(folder)),

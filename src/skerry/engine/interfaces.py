@@ -61,9 +61,9 @@ class ProcessHandle(Protocol):
         """How many bytes of stdin the process has taken."""
 
     async def write_stdin(self, offset: int, data: bytes | memoryview) -> int:
-        """Write bytes whose first has this offset, wait while the process takes none, return what is acknowledged.
+        """Send bytes whose first has this offset, waiting while the process takes none; return what is acknowledged.
 
-        Bytes already taken are dropped; a gap, or a closed stdin, raises ConflictError.
+        That may be less than what was sent: it is told in batches. Bytes already taken are dropped; a gap, or a closed stdin, raises ConflictError.
         """
 
     async def end_stdin(self) -> None: ...
@@ -75,10 +75,11 @@ class ProcessHandle(Protocol):
 
 
 class FileReading(Protocol):
-    """A file being read: its size in bytes, and its content."""
+    """A file being read."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many bytes will come."""
 
     def chunks(self) -> AsyncIterator[bytes | memoryview]: ...
 

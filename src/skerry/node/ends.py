@@ -73,7 +73,9 @@ def process_exit(
     if signal == SIGKILL and reason == "signaled" and oom_kills > oom_kills_before:
         text = "the sandbox's memory limit was reached and the kernel killed it"
         return ProcessExit(reason=ProcessReason.OUT_OF_MEMORY, signal=signal, evidence=text)
-    return ProcessExit(reason=ProcessReason(reason), code=code, signal=signal, evidence=evidence)
+    # An exit code speaks for itself.
+    text = "" if reason == ProcessReason.EXITED else evidence
+    return ProcessExit(reason=ProcessReason(reason), code=code, signal=signal, evidence=text)
 
 
 def ended_with_sandbox(exit_: SandboxExit) -> ProcessExit:

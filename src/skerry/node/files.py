@@ -53,7 +53,9 @@ class SandboxFiles:
         stream = self._link().open(OpenRead(path=_raw(path), offset=offset, length=length), sink=inbox)
         with self._errors(path, stream):
             started = await stream.started()
-        return Reading(size=started.size or 0, path=path, stream=stream, inbox=inbox, files=self)
+        rest = max(0, (started.size or 0) - offset)
+        size = rest if length is None else min(rest, length)
+        return Reading(size=size, path=path, stream=stream, inbox=inbox, files=self)
 
     async def write(
         self,

@@ -61,7 +61,11 @@ class Host:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         alive = any(not supervisor.ended.done() for supervisor in self._live.values())
-        await (self._machinery.network.leave() if alive else self._machinery.network.stop())
+        if alive:
+            await self._machinery.network.leave()
+        else:
+            await self._machinery.network.stop()
+            self._machinery.cgroups.close()
 
     # Sandboxes
 
@@ -80,7 +84,7 @@ class Host:
 
     async def start(self, launch: Launch) -> Started:
         """Return when the sandbox runs; on any failure nothing of it is left."""
-        supervisor = Supervisor(launch, self._machinery)
+        supervisor = self._supervisor(launch)
         self._live[launch.sandbox] = supervisor
         try:
             started = await supervisor.start()
@@ -173,6 +177,9 @@ class Host:
             self._tables[sandbox] = table
         return table
 
+    def _supervisor(self, launch: Launch) -> Supervisor:
+        return Supervisor(launch, self._machinery, on_ended=self._settle)
+
     def _supervise(self, supervisor: Supervisor) -> None:
         self._own(self._watch(supervisor), name=f"watch {supervisor.id}")
 
@@ -182,22 +189,20 @@ class Host:
         except Exception as exc:
             log.error("sandbox.supervisor_failed", exc=exc, sandbox=supervisor.id)
             raise
-        if supervisor.ended.done():
-            self._settle(supervisor)
 
-    def _settle(self, supervisor: Supervisor) -> None:
+    def _settle(self, ended: SandboxEnded) -> None:
         """Keep what stays of an ended sandbox, and tell of its end."""
-        self._tables[supervisor.id] = supervisor.table
-        self._live.pop(supervisor.id, None)
+        supervisor = self._live.pop(ended.sandbox)
+        self._tables[ended.sandbox] = supervisor.table
         if supervisor.build is None:
-            self._ends.put_nowait(supervisor.ended.result())
+            self._ends.put_nowait(ended)
 
     async def _take_over(self, record: SandboxRecord | SandboxId) -> None:
         if not isinstance(record, SandboxRecord):
             log.warning("sandbox.record_unreadable", sandbox=record)
             self._machinery.records.remove(record)  # the sweep removes the sandbox itself
             return
-        supervisor = Supervisor(record.launch, self._machinery)
+        supervisor = self._supervisor(record.launch)
         self._live[record.sandbox] = supervisor
         try:
             runs = await supervisor.take_over(record)
@@ -207,7 +212,6 @@ class Host:
             self._machinery.records.remove(record.sandbox)
             return
         if not runs:
-            self._settle(supervisor)
             return
         self._supervise(supervisor)
         if supervisor.build is not None:  # whoever built died with the earlier server

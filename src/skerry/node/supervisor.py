@@ -97,8 +97,10 @@ class Supervisor:
         launch: Launch,
         machinery: Machinery,
         *,
+        on_ended: Callable[[SandboxEnded], None],
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`on_ended` is told of the end before anyone who waits for it."""
         self.id = launch.sandbox
         self.resources: Resources = launch.spec.resources
         self.table = ProcessTable(launch.sandbox, machinery.output_folder / launch.sandbox, machinery.quota)
@@ -107,6 +109,7 @@ class Supervisor:
         self.ended: asyncio.Future[SandboxEnded] = asyncio.get_running_loop().create_future()
         self._launch = launch
         self._machinery = machinery
+        self._on_ended = on_ended
         self._now = now
         self._parts = Parts(launch.sandbox, machinery)
         self._happenings: asyncio.Queue[Happening] = asyncio.Queue()
@@ -396,7 +399,9 @@ class Supervisor:
         at = self._now()
         self.table.settle_all(end, at)
         self._machinery.records.remove(self.id)
-        self.ended.set_result(SandboxEnded(sandbox=self.id, exit=end, at=at))
+        ended = SandboxEnded(sandbox=self.id, exit=end, at=at)
+        self._on_ended(ended)
+        self.ended.set_result(ended)
 
     def _let_go(self) -> None:
         for watcher in self._watchers:

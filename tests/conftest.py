@@ -1,0 +1,40 @@
+"""What tests of real sandboxes stand on: real runsc, the real agent, a real image, and proof that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from realnode import Node, real_node
+
+from skerry.images.bases import DebianBases
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def as_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: sandboxes have network devices and control groups")
+
+
+@pytest.fixture(scope="session")
+def base_image(as_root: None) -> Path:
+    """The default image, built once for the checkout and kept under the key of what goes into it."""
+    bases = DebianBases(CHECKOUT / "build" / "bases")
+    image = CHECKOUT / "build" / "images" / f"{bases.key(None)[:20]}.erofs"
+    if not image.exists():
+        image.parent.mkdir(parents=True, exist_ok=True)
+        asyncio.run(bases.make(None, image, print))
+    return image
+
+
+@pytest_asyncio.fixture
+async def node(base_image: Path, tmp_path: Path) -> AsyncIterator[Node]:
+    """A host of its own; at the end all its sandboxes are gone, and so is it."""
+    async with real_node(base_image, tmp_path) as real:
+        yield real
