@@ -16,15 +16,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import skerry
-from benchmarks import machine
+from benchmarks import base_image, machine
 from benchmarks.baseline import Baseline
 from benchmarks.findings import Bench, Finding, Measure
 from benchmarks.measures import ALL
 from benchmarks.report import Outcome, Progress, table, write_json
 from benchmarks.server import running
 
-FOLDER = Path(__file__).resolve().parents[1] / "build" / "bench"
+BUILD = Path(__file__).resolve().parents[1] / "build"
+FOLDER = BUILD / "bench"
 
 
 def main() -> int:
@@ -50,14 +50,12 @@ def main() -> int:
 def _run(measures: Sequence[Measure], outcomes: list[Outcome], quick: bool) -> None:
     """Append the outcome of each measure as it is known, so that an interruption loses only the one under way."""
     progress = Progress()
-    progress.begin("server and image")
-    with running(FOLDER) as server:
-        image = skerry.Image.debian_slim().build().object_id
-        if image is None:
-            raise AssertionError("a built image has an id")
+    progress.begin("image and server")
+    image = base_image.made(BUILD)
+    with running(FOLDER, image) as server:
         progress.end("ready")
-        baseline = Baseline(FOLDER / "baseline", server.image_file(image))
-        bench = Bench(server=server, baseline=baseline, image=image, quick=quick, tell=progress.tell)
+        baseline = Baseline(FOLDER / "baseline", image)
+        bench = Bench(server=server, baseline=baseline, quick=quick, tell=progress.tell)
         try:
             for measure in measures:
                 outcomes.append(_one(measure, bench, progress))

@@ -38,7 +38,6 @@ class Bench:
 
     server: Server
     baseline: Baseline
-    image: str
     quick: bool = False
     tell: Callable[[str], None]
 

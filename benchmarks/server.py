@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import socket
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import skerry
+from benchmarks.base_image import give
 from skerry.apps.host import _instance
 from skerry.apps.settings import Settings
 from skerry.client.autostart import server_environment
@@ -44,17 +44,15 @@ class Server:
     def instance(self) -> str:
         return _instance(self.settings.runtime_dir)
 
-    def image_file(self, image: str) -> Path:
-        return self.settings.data_dir / "images" / f"{image}.erofs"
-
 
 @contextmanager
-def running(folder: Path) -> Iterator[Server]:
-    """Yield a server with its folders in `folder`; at the end its sandboxes are gone and their output too.
+def running(folder: Path, image: Path) -> Iterator[Server]:
+    """Yield a server with its folders in `folder` and the default image from a file.
 
-    The default image stays in the folder, so that it is built once.
+    At the end its sandboxes are gone, and what they wrote.
     """
     settings = Settings(runtime_dir=folder / "run", data_dir=folder / "data")
+    give(image, settings)
     process = _start(settings)
     os.environ["SKERRY_URL"] = f"unix://{settings.socket}"  # from here on the SDK of this process goes there
     try:
@@ -106,9 +104,3 @@ def _stop(process: subprocess.Popen[bytes], settings: Settings) -> None:
         process.kill()
         process.wait()
     shutil.rmtree(settings.data_dir / "output", ignore_errors=True)
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
