@@ -1,4 +1,4 @@
-"""Writes the golden files of the command line's help: tests/golden/cli/*.txt.
+"""Writes the command line's help: the golden files tests/golden/cli/*.txt, and the blocks of docs/reference/cli.md.
 
 python tools/golden_help.py            writes the files
 python tools/golden_help.py --check    changes nothing; exit code 1 if they are not up to date
@@ -7,6 +7,7 @@ python tools/golden_help.py --check    changes nothing; exit code 1 if they are 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from skerry.cli.commands import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "cli"
+REFERENCE = ROOT / "docs" / "reference" / "cli.md"
 WIDTH = 100
 
 
@@ -35,8 +37,18 @@ def main() -> int:
 
 def pages() -> dict[Path, str]:
     """Return the help of the program and of each command, by the file that holds it."""
-    calls = {"skerry": [], **{f"skerry-{name}": [name] for name in COMMANDS}}
-    return {GOLDEN / f"{page}.txt": help_of(argv) for page, argv in calls.items()}
+    calls: dict[str, list[str]] = {"skerry": [], **{f"skerry-{name}": [name] for name in COMMANDS}}
+    helps = {page: help_of(argv) for page, argv in calls.items()}
+    return {REFERENCE: reference(helps), **{GOLDEN / f"{page}.txt": text for page, text in helps.items()}}
+
+
+def reference(helps: dict[str, str]) -> str:
+    """Return the reference with the block behind each `<!-- help: PAGE -->` written anew."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}\n```text\n{helps[match[2]]}```\n"
+
+    return re.sub(r"(<!-- help: ([\w-]+) -->)\n(?:```text\n.*?```\n)?", block, REFERENCE.read_text(), flags=re.S)
 
 
 def help_of(argv: list[str]) -> str:

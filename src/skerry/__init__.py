@@ -11,9 +11,11 @@ Names are loaded when they are first used, so that importing this costs a progra
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost more than all the rest here
 if TYPE_CHECKING:
+    from typing import Any
+
     from skerry import aio, exception, stream_type
     from skerry.client._async.streams import OutputDroppedWarning
     from skerry.client._core.timings import Timings
