@@ -348,9 +348,12 @@ impl Session {
         self.streams.get_mut(&id)?.output(channel)
     }
 
-    /// Input was consumed: tell the host, if it is time.
+    /// Input was consumed: tell the host, if it is time. After the last word it no longer knows the stream.
     pub fn consumed(&mut self, id: u32) {
         let greeted = self.greeted;
+        if self.streams.get(&id).is_none_or(Stream::is_over) {
+            return;
+        }
         let Some(input) = self.input(id) else {
             return;
         };
