@@ -320,9 +320,7 @@ impl Agent {
 
     fn close(&mut self, id: u32) {
         self.tasks.remove(&id);
-        if let Some(process) = self.processes.get_mut(&id) {
-            process.sink = None;
-        }
+        self.close_sink(id);
         // What the process writes from now on is read and dropped.
         self.watch_source(id, 1);
         self.watch_source(id, 2);
@@ -405,6 +403,14 @@ impl Agent {
         }
     }
 
+    fn close_sink(&mut self, id: u32) {
+        if let Some(sink) = self.processes.get_mut(&id).and_then(|process| process.sink.take())
+            && sink.watched
+        {
+            let _ = epoll::delete(&self.epoll, &sink.fd);
+        }
+    }
+
     /// Nobody reads channel 0 any more: what comes is dropped and its credit returned.
     fn abandon_input(&mut self, id: u32) {
         if let Some(input) = self.session.input(id) {
@@ -454,10 +460,8 @@ impl Agent {
         if !self.processes.get(&id).is_some_and(Process::finished) {
             return;
         }
-        if let Some(mut process) = self.processes.remove(&id) {
-            if let Some(sink) = process.sink.take().filter(|sink| sink.watched) {
-                let _ = epoll::delete(&self.epoll, &sink.fd);
-            }
+        self.close_sink(id);
+        if let Some(process) = self.processes.remove(&id) {
             self.containment.release(process.member);
             self.abandon_input(id);
         }

@@ -62,7 +62,8 @@ pub struct Containment {
 struct Groups {
     all: OwnedFd,
     made: u32,
-    each: u32,
+    /// How many processes one exec may have at once.
+    each: Option<u32>,
     spare: Vec<Group>,
     /// Groups of execs that are over, in which something may still run.
     lingering: Vec<Group>,
@@ -80,8 +81,9 @@ impl Containment {
         unmounted.map_err(|errno| ContainError::Mount(errno.into()))?;
         let all = make_group(root.as_fd(), "skerry").map_err(ContainError::Group)?;
         write_file(all.as_fd(), "cgroup.subtree_control", "+pids").map_err(ContainError::Bound)?;
-        write_file(all.as_fd(), "pids.max", &processes.to_string()).map_err(ContainError::Bound)?;
-        let each = processes - processes / RESERVE;
+        let bounded = Some(processes).filter(|processes| *processes > 0);
+        let each = bounded.map(|processes| processes - processes / RESERVE);
+        write_file(all.as_fd(), "pids.max", &bound(bounded)).map_err(ContainError::Bound)?;
         let groups = Groups { all, made: 0, each, spare: Vec::new(), lingering: Vec::new() };
         Ok(Containment { groups: Some(groups) })
     }
@@ -131,7 +133,7 @@ impl Groups {
         self.made += 1;
         let number = self.made;
         let folder = make_group(self.all.as_fd(), &number.to_string())?;
-        write_file(folder.as_fd(), "pids.max", &self.each.to_string())?;
+        write_file(folder.as_fd(), "pids.max", &bound(self.each))?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let procs = rustix::fs::openat(&folder, "cgroup.procs", flags, Mode::empty())?;
         Ok(Group { number, procs })
@@ -163,6 +165,11 @@ impl Groups {
     fn remove(&self, group: &Group) {
         let _ = rustix::fs::unlinkat(&self.all, group.number.to_string(), AtFlags::REMOVEDIR);
     }
+}
+
+/// Return what `pids.max` takes.
+fn bound(processes: Option<u32>) -> String {
+    processes.map_or_else(|| "max".to_owned(), |processes| processes.to_string())
 }
 
 fn is_empty(group: &Group) -> bool {

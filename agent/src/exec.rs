@@ -195,6 +195,7 @@ pub fn open_null() -> io::Result<OwnedFd> {
     if let Ok(null) = rustix::fs::open("/dev/null", flags, Mode::empty())
         && is_null(&null)
     {
+        rustix::fs::fcntl_setfl(&null, OFlags::RDWR)?;
         return Ok(null);
     }
     let path = "/.skerry-null";
