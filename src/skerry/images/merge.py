@@ -21,14 +21,9 @@ async def merge(helper: Path, *, base: Path, upper: Path, into: Path, drop: Sequ
     """
     flags = [f"--drop={path}" for path in drop]
     xattrs = into.with_name(into.name + ".xattrs.json")
-    argv = [helper, "merge", f"--base={base}", f"--upper={upper}", f"--xattrs={xattrs}", *flags, into]
-    child = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={},
-    )
+    argv = [str(helper), "merge", f"--base={base}", f"--upper={upper}", f"--xattrs={xattrs}", *flags, str(into)]
+    null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*argv, stdin=null, stdout=null, stderr=pipe, env={})
     try:
         async with asyncio.timeout(MERGE_S):
             _, complaint = await child.communicate()
