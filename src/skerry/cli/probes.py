@@ -71,10 +71,10 @@ def runsc() -> Finding:
 
 
 def agent() -> Finding:
-    missing = [name for name in ("skerry-agent", "skerry-image") if not os.access(_binary(name), os.X_OK)]
+    missing = [name for name in ("skerry-agent", "skerry-launch", "skerry-image") if not os.access(_binary(name), os.X_OK)]
     if missing:
         return Finding("missing", f"not built: {', '.join(missing)} (in {_binary('')})", "make setup")
-    return Finding("ok", "the agent and the image helper are built")
+    return Finding("ok", "the agent, the launcher and the image helper are built")
 
 
 def user_namespaces() -> Finding:
