@@ -71,7 +71,8 @@ def runsc() -> Finding:
 
 
 def agent() -> Finding:
-    missing = [name for name in ("skerry-agent", "skerry-launch", "skerry-image") if not os.access(_binary(name), os.X_OK)]
+    names = ("skerry-agent", "skerry-launch", "skerry-image")
+    missing = [name for name in names if not os.access(_binary(name), os.X_OK)]
     if missing:
         return Finding("missing", f"not built: {', '.join(missing)} (in {_binary('')})", "make setup")
     return Finding("ok", "the agent, the launcher and the image helper are built")

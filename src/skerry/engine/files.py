@@ -9,10 +9,10 @@ from skerry.engine.interfaces import Files as NodeFiles
 from skerry.engine.sandboxes import Sandboxes
 from skerry.model import limits
 from skerry.model.errors import InvalidError, SandboxFilesystemFileTooLargeError
-from skerry.model.events import escaped
 from skerry.model.guestpath import parse_guest_path
 from skerry.model.ids import SandboxId
 from skerry.model.sandboxes import FileEntry
+from skerry.model.text import escaped
 
 
 class Files:

@@ -63,7 +63,8 @@ class ProcessHandle(Protocol):
     async def write_stdin(self, offset: int, data: bytes | memoryview) -> int:
         """Send bytes whose first has this offset, waiting while the process takes none; return what is acknowledged.
 
-        That may be less than what was sent: it is told in batches. Bytes already taken are dropped; a gap, or a closed stdin, raises ConflictError.
+        That may be less than what was sent: it is told in batches. Bytes already taken are dropped; a gap, or a closed
+        stdin, raises ConflictError.
         """
 
     async def end_stdin(self) -> None: ...

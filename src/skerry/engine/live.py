@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from skerry.model.errors import Error, InternalError, SandboxEndedError
-from skerry.model.events import escaped
 from skerry.model.sandboxes import SandboxState, SandboxView, may_follow
+from skerry.model.text import escaped
 
 
 @dataclass

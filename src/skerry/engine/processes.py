@@ -9,10 +9,10 @@ from skerry.engine.admission import admit_exec
 from skerry.engine.interfaces import ProcessHandle
 from skerry.engine.sandboxes import Sandboxes
 from skerry.model.errors import InvalidError, NotFoundError
-from skerry.model.events import escaped
 from skerry.model.ids import PROCESS, ProcessId, SandboxId, is_id
 from skerry.model.sandboxes import ProcessView
 from skerry.model.specs import ExecSpec
+from skerry.model.text import escaped
 
 ENTRYPOINT: Final = "entrypoint"
 """The name by which the first process of a sandbox can be asked for."""

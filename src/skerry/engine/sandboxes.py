@@ -24,11 +24,12 @@ from skerry.model.errors import (
     ServerUnavailableError,
     StartFailedError,
 )
-from skerry.model.events import Events, escaped
+from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import Ids, NodeId, ProcessId, SandboxId
 from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView
 from skerry.model.specs import HostAccess, Resources, SandboxSpec
+from skerry.model.text import escaped
 
 log = Events("skerry.engine")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from skerry.model.text import printable
-
 FIELDS: Final = "skerry_fields"
 """The attribute of a log record that carries the fields."""
 
@@ -29,9 +27,3 @@ class Events:
     def error(self, event: str, *, exc: BaseException | None = None, **fields: object) -> None:
         """Log something that is ours to mend; the trace of `exc` goes along."""
         self._log.error(event, exc_info=exc, extra={FIELDS: fields})
-
-
-def escaped(guest_text: str, *, limit: int = 1024) -> str:
-    """Return text from a guest on one line of at most `limit` characters, as an error or an event may show it."""
-    text = printable(guest_text[:limit], keep="")
-    return text if len(guest_text) <= limit else text + "…"

@@ -11,6 +11,12 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
     return "".join(char if char in keep or char.isprintable() else _escape(char) for char in text)
 
 
+def escaped(guest_text: str, *, limit: int = 1024) -> str:
+    """Return text from a guest on one line of at most `limit` characters, as an error or an event may show it."""
+    text = printable(guest_text[:limit], keep="")
+    return text if len(guest_text) <= limit else text + "…"
+
+
 def _escape(char: str) -> str:
     code = ord(char)
     if code < 0x100:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from skerry.model.errors import Error, NotFoundError, SandboxEndedError
-from skerry.model.events import Events, escaped
+from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import SANDBOX, NodeId, ProcessId, SandboxId, is_id
 from skerry.model.nodes import Launch, NodeView, SandboxEnded, Started
 from skerry.model.specs import ExecSpec
+from skerry.model.text import escaped
 from skerry.node.files import SandboxFiles
 from skerry.node.machinery import Machinery
 from skerry.node.processes import NodeProcess

@@ -21,12 +21,13 @@ from typing import Final
 
 from skerry.images.merge import DROPPED, merge
 from skerry.model.errors import ConflictError, Error, SandboxEndedError, StartFailedError
-from skerry.model.events import Events, escaped
+from skerry.model.events import Events
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
 from skerry.model.ids import ProcessId
 from skerry.model.nodes import Launch, SandboxEnded, Started
 from skerry.model.sandboxes import ProcessView, Stage
 from skerry.model.specs import ExecSpec, HostAccess, Resources
+from skerry.model.text import escaped
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import LinkLost, Lost, StreamError
 from skerry.node.ends import Seen, sandbox_exit

@@ -12,10 +12,10 @@ from skerry.doors.native.windows import Inbox, SendWindow
 from skerry.engine.engine import Engine
 from skerry.engine.interfaces import ProcessHandle
 from skerry.model.errors import ConflictError
-from skerry.model.events import escaped
 from skerry.model.ids import SandboxId
 from skerry.model.sandboxes import FileEntry
 from skerry.model.specs import ExecSpec
+from skerry.model.text import escaped
 from skerry.wire import native
 from skerry.wire.frames import STDERR, STDOUT, FrameType
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, fields, replace
 
 from skerry.doors.native import payloads
 from skerry.engine.trust import Trust
-from skerry.model.events import escaped
 from skerry.model.ids import AppId, ImageId
 from skerry.model.sandboxes import ImageView, ProcessView, SandboxView
 from skerry.model.specs import HostAccess, Resources, SandboxSpec
+from skerry.model.text import escaped
 
 
 def host_access(body: payloads.HostAccessBody, trust: Trust) -> HostAccess:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from skerry.model.errors import Error
+from skerry.model.text import escaped
 
 CALL_SECONDS = 10.0
 REPLY_BYTES = 1 << 18
@@ -181,5 +182,5 @@ def _result(method: str, reply: object) -> Any:
 
 def _printable(text: object) -> str:
     """What the sentry said, short and without control characters: it may be the guest who speaks."""
-    plain = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)[:ERROR_CHARS])
+    plain = escaped(str(text), limit=ERROR_CHARS)
     return plain or "no reason given"

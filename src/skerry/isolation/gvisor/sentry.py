@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skerry.isolation.gvisor.processes import ProcessKey, key_of
+from skerry.model.text import printable
 
 # Every member runs with these flags. `bodies.conf` says the same to the claim, and docs/explanation/isolation.md says
 # what each one is for.
@@ -155,7 +156,7 @@ def printable_lines(*files: Path) -> str:
             lines += path.read_bytes()[-_SAID_BYTES:].decode(errors="replace").replace("\0", "").splitlines()
     last = [line.strip() for line in lines if line.strip()][-_LAST_LINES:]
     text = "; ".join(dict.fromkeys(last))
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return printable(text, keep="")
 
 
 def _about_the_machine() -> Iterator[str]:
