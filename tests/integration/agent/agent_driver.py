@@ -264,7 +264,7 @@ class Host:
         """Send bytes on channel 0 within the agent's credit, and the end."""
         output, sent = self.outputs[stream], 0
         while sent < len(data):
-            self.wait(lambda: output.error or output.credit[1] > sent, "credit for channel 0")
+            self.wait(lambda sent=sent: output.error or output.credit[1] > sent, "credit for channel 0")
             if output.error:
                 return
             piece = data[sent : min(output.credit[1], sent + (256 << 10))]

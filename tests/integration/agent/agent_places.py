@@ -127,9 +127,7 @@ def in_gvisor(folder: Path, image: Path, **changes: Any) -> Iterator[Sandbox]:
         os.close(theirs_read)
         os.close(theirs_write)
         log = folder / f"{container}.log"
-        sandbox = Sandbox(
-            Host(ours_read, ours_write), log, secrets.token_bytes(32), runsc=runsc, container=container
-        )
+        sandbox = Sandbox(Host(ours_read, ours_write), log, secrets.token_bytes(32), runsc=runsc, container=container)
         sandbox.host.hello(sandbox.secret, setup=setup(**{"cgroup": True, **changes}))
         yield sandbox
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 
 import pytest
@@ -76,9 +77,11 @@ def test_output_goes_on_at_the_right_byte(sandbox: Sandbox) -> None:
     stream = sandbox.host.start("/bin/sh", "-c", COUNT)
     for _ in range(5):
         host = sandbox.host
+        output = host.outputs[stream]
+        more = len(output.stdout) + 3000
         # Acknowledge what comes; the last of it will be lost with the channel.
-        host.wait(lambda: len(host.outputs[stream].stdout) > 3000 or host.outputs[stream].exit, "some output")
-        stored = host.outputs[stream].stdout
+        host.wait(lambda output=output, more=more: len(output.stdout) > more or output.exit, "some output")
+        stored = output.stdout
         host.hang_up()
         host = sandbox.attach()
         resume(host, stream, stored)
@@ -96,10 +99,13 @@ def test_an_exit_that_came_while_nobody_listened_is_told_by_ready(sandbox: Sandb
     host.hang_up()
     host = sandbox.attach()
     state = state_of(host, stream)
-    assert state["exit"]["code"] == 7 and state["op"] == "exec" and state["pid"] > 1
+    assert state["exit"]["code"] == 7
+    assert state["op"] == "exec"
+    assert state["pid"] > 1
     output = resume(host, stream, stored)
     host.wait(lambda: output.ended.keys() == {1, 2}, "the ends")
-    assert output.stdout == b"said\n" and output.exit is None, "EXIT is not sent again"
+    assert output.stdout == b"said\n"
+    assert output.exit is None, "EXIT is not sent again"
     host.close(stream)
 
 
@@ -124,10 +130,9 @@ def test_stdin_goes_on_at_what_the_process_has_taken(sandbox: Sandbox) -> None:
     host.hang_up()
     host = sandbox.attach()
     stdin = state_of(host, stream)["stdin"]
-    assert stdin["acknowledged"] == 6 and not stdin["ended"]
+    assert stdin["acknowledged"] == 6
+    assert not stdin["ended"]
     output = resume(host, stream, b"first\n")
-    import struct
-
     host.send("DATA", stream, struct.pack("<Q", 6) + b"second\n")
     host.send("END", stream, struct.pack("<Q", 13))
     assert host.finish(stream).stdout == b"first\nsecond\n"

@@ -40,7 +40,8 @@ def test_a_deadline_reaches_the_session_the_group_and_the_children(sandbox: Sand
 def test_a_deadline_reaches_what_has_left_session_parents_and_environment(guest: Sandbox) -> None:
     host = guest.host
     output = host.shell(ESCAPE, timeout_ms=3000)
-    assert output.exit["reason"] == "timeout" and output.ended.keys() == {1, 2}
+    assert output.exit["reason"] == "timeout"
+    assert output.ended.keys() == {1, 2}
     hidden = int(output.stdout)
     host.wait(lambda: host.shell(f"kill -0 {hidden}").exit["code"] != 0, "the end of what was hidden")
 
@@ -55,5 +56,7 @@ def test_what_one_exec_leaves_behind_outlives_the_deadline_of_another(guest: San
 
 def running(sandbox: Sandbox, seconds: int) -> bool:
     """Return whether a sleep of this many seconds runs."""
-    script = f"for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $f; echo; done 2>/dev/null | grep -c '^sleep {seconds} $'"
+    script = (
+        f"for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $f; echo; done 2>/dev/null | grep -c '^sleep {seconds} $'"
+    )
     return sandbox.host.shell(script).stdout.strip() not in (b"0", b"")

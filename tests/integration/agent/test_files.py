@@ -38,7 +38,8 @@ def test_what_is_written_is_read_again(host: Host, folder: str) -> None:
     assert host.write_file(f"{folder}/file", data).result == {"size": len(data)}
     output = host.read_file(f"{folder}/file")
     assert output.started == {"pid": None, "size": len(data)}
-    assert output.stdout == data and output.result == {}
+    assert output.stdout == data
+    assert output.result == {}
     assert host.read_file(f"{folder}/file", offset=WINDOW, length=1000).stdout == data[WINDOW : WINDOW + 1000]
     assert host.read_file(f"{folder}/file", offset=len(data)).stdout == b""
 
@@ -93,9 +94,11 @@ def test_a_list_tells_of_each_entry(host: Host, folder: str) -> None:
     assert {name: entry["type"] for name, entry in entries.items()} == {
         b"d": "directory", b"f": "file", b"l": "symlink", b"p": "fifo",
     }  # fmt: skip
-    assert entries[b"f"]["mode"] == 0o104711 and entries[b"f"]["size"] == 4
+    assert entries[b"f"]["mode"] == 0o104711
+    assert entries[b"f"]["size"] == 4
     assert (entries[b"f"]["owner"], entries[b"f"]["group"]) == ("root", "root")
-    assert entries[b"l"]["target"] == b"/target" and entries[b"f"]["target"] is None
+    assert entries[b"l"]["target"] == b"/target"
+    assert entries[b"f"]["target"] is None
     assert stat(host, f"{folder}/f") == entries[b"f"]
 
 
@@ -125,7 +128,9 @@ def test_removing_needs_to_be_told_to_remove_what_is_inside(host: Host, folder: 
         output = host.request("remove", path=f"{folder}/{path}".encode(), recursive=recursive)
         return output.error["code"] if output.error else output.result
 
-    host.shell("mkdir -p full/a/b empty kept; touch full/a/b/c kept/file; ln -s ../kept full/link; touch file", cwd=folder)
+    host.shell(
+        "mkdir -p full/a/b empty kept; touch full/a/b/c kept/file; ln -s ../kept full/link; touch file", cwd=folder
+    )
     assert remove("file", recursive=False) == {}
     assert remove("empty", recursive=False) == {}
     assert remove("full", recursive=False) == "not_empty"
@@ -133,7 +138,8 @@ def test_removing_needs_to_be_told_to_remove_what_is_inside(host: Host, folder: 
     host.shell("ln -s ../../kept full/a/link", cwd=folder)
     assert remove("full", recursive=True) == {}
     assert remove("full", recursive=True) == "not_found"
-    assert names(host, folder) == [b"kept"] and names(host, f"{folder}/kept") == [b"file"]
+    assert names(host, folder) == [b"kept"]
+    assert names(host, f"{folder}/kept") == [b"file"]
 
 
 def test_a_tree_deeper_than_any_path_is_removed(host: Host, folder: str) -> None:
@@ -160,7 +166,8 @@ def test_a_path_is_absolute_and_its_control_characters_are_escaped(host: Host) -
     assert host.read_file("etc/passwd").error["code"] == "invalid_argument"
     assert host.read_file("/" + "a" * 4095).error["code"] == "invalid_argument"
     message = host.read_file("/no\x1b[2Jsuch\nfile").error["message"]
-    assert "\x1b" not in message and "\n" not in message
+    assert "\x1b" not in message
+    assert "\n" not in message
 
 
 def test_a_file_that_does_not_fit_leaves_the_old_one(guest: Sandbox) -> None:
@@ -169,7 +176,8 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(guest: Sandbox) -> None:
     output = host.write_file("/run/file", bytes(65 << 20))
     assert output.error["code"] == "no_space"
     assert host.read_file("/run/file").stdout == b"old"
-    assert b"file" in names(host, "/run") and not [n for n in names(host, "/run") if n.startswith(b".skerry-")]
+    assert b"file" in names(host, "/run")
+    assert not [n for n in names(host, "/run") if n.startswith(b".skerry-")]
     host.request("remove", path=b"/run/file", recursive=False)
 
 

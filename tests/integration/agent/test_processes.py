@@ -42,7 +42,8 @@ def test_stdout_and_stderr_are_two_channels_unless_asked_for_as_one(sandbox: San
 def test_a_command_that_is_not_found_exits_127_and_says_so(sandbox: Sandbox) -> None:
     output = sandbox.host.run("no-such-command")
     assert output.exit["code"] == 127
-    assert b"no-such-command" in output.stderr and b"not found" in output.stderr
+    assert b"no-such-command" in output.stderr
+    assert b"not found" in output.stderr
 
 
 def test_a_file_that_cannot_be_executed_exits_126_and_says_so(sandbox: Sandbox) -> None:
@@ -64,7 +65,8 @@ def test_a_script_without_an_interpreter_line_is_run_by_the_shell(sandbox: Sandb
 def test_an_unknown_user_or_a_missing_directory_is_refused_by_name(sandbox: Sandbox) -> None:
     for options, name in (({"user": "mallory"}, "mallory"), ({"cwd": "/no/such"}, "/no/such")):
         error = sandbox.host.run("true", **options).error
-        assert error["code"] == "failed_precondition" and name in error["message"]
+        assert error["code"] == "failed_precondition"
+        assert name in error["message"]
 
 
 def test_ten_megabytes_come_back_as_they_were_sent(sandbox: Sandbox) -> None:
@@ -83,7 +85,8 @@ def test_a_process_that_does_not_read_gets_no_more_credit(sandbox: Sandbox) -> N
     host.send("DATA", stream, struct.pack("<Q", 0) + bytes(WINDOW))
     host.ping()
     acknowledged, limit = output.credit
-    assert acknowledged < WINDOW and limit == acknowledged + WINDOW
+    assert acknowledged < WINDOW
+    assert limit == acknowledged + WINDOW
     host.send("SIGNAL", stream, bytes([9]))
     assert verdict(host.finish(stream).exit) == {"code": None, "signal": 9, "reason": "killed"}
 
@@ -111,7 +114,8 @@ def test_exit_comes_at_once_though_a_background_process_holds_the_pipe(sandbox: 
     output = host.outputs[stream]
     host.wait(lambda: output.exit, "EXIT")
     host.ping()
-    assert output.exit["code"] == 5 and 1 not in output.ended
+    assert output.exit["code"] == 5
+    assert 1 not in output.ended
     host.feed(stream, b"go\n")
     assert host.finish(stream).stdout == b"late\n"
 
@@ -122,7 +126,8 @@ def test_a_signal_goes_to_the_whole_group(sandbox: Sandbox) -> None:
     host.wait(lambda: host.outputs[stream].stdout, "the start")
     host.send("SIGNAL", stream, bytes([15]))
     output = host.finish(stream)
-    assert output.exit["signal"] == 15 and output.ended.keys() == {1, 2}
+    assert output.exit["signal"] == 15
+    assert output.ended.keys() == {1, 2}
 
 
 def test_output_waits_for_credit_and_nothing_is_lost(sandbox: Sandbox) -> None:
@@ -132,7 +137,8 @@ def test_output_waits_for_credit_and_nothing_is_lost(sandbox: Sandbox) -> None:
         stream = host.start("head", "-c", str(3 * WINDOW), "/dev/zero", limits=(1000, 1000))
         host.wait(lambda: len(host.outputs[stream].stdout) == 1000, "as much as was granted")
         host.ping()
-        assert len(host.outputs[stream].stdout) == 1000 and host.outputs[stream].exit is None
+        assert len(host.outputs[stream].stdout) == 1000
+        assert host.outputs[stream].exit is None
     finally:
         host.grants = True
     host.grant(stream, 1)

@@ -15,4 +15,5 @@ def test_it_prints_the_version_of_its_package() -> None:
 
 def test_words_that_it_does_not_know_are_an_error() -> None:
     answer = subprocess.run([AGENT, "dance"], capture_output=True, text=True)
-    assert answer.returncode == 64 and "usage" in answer.stderr
+    assert answer.returncode == 64
+    assert "usage" in answer.stderr
