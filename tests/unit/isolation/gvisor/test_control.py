@@ -160,7 +160,7 @@ async def test_a_refusal_names_the_method_and_carries_no_control_characters(fold
     async with peer(folder / "s", answering(answer)):
         client = Control(folder / "s")
         with pytest.raises(
-            ControlError, match=r"containerManager\.StartRoot failed: no .\[31m such. container"
+            ControlError, match=r"containerManager\.StartRoot failed: no \\x1b\[31m such\\x0a container"
         ) as caught:
             await client.call("containerManager.StartRoot", "x")
         client.close()
