@@ -6,6 +6,8 @@ import json
 import secrets
 import shlex
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,8 @@ class Baseline:
         self._folder = folder
         self._image = image
         self._runsc = str(binary(RUNSC))
+        self._writing = threading.Lock()
+        self._written: set[Path] = set()
         self.root = folder / "root"
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.sweep()
@@ -46,8 +50,11 @@ class Baseline:
     def bundle(self, argv: Sequence[str]) -> Path:
         """Return the bundle of a container that runs `argv`, written once."""
         folder = self._folder / f"bundle-{'-'.join(argv).replace('/', '_')}"
-        (folder / "rootfs").mkdir(parents=True, exist_ok=True)  # empty: the annotations name the real one
-        (folder / "config.json").write_text(json.dumps(self._config(argv), indent=1))
+        with self._writing:
+            if folder not in self._written:
+                (folder / "rootfs").mkdir(parents=True, exist_ok=True)  # empty: the annotations name the real one
+                (folder / "config.json").write_text(json.dumps(self._config(argv), indent=1))
+                self._written.add(folder)
         return folder
 
     def run(self, bundle: Path) -> subprocess.Popen[bytes]:
@@ -90,7 +97,7 @@ class Baseline:
 
     def _call(self, *words: str) -> None:
         # No pipes: a container in the background would hold them (runsc passes its own on).
-        with (self._folder / "runsc.err").open("w+") as said:
+        with tempfile.TemporaryFile("w+", dir=self._folder) as said:
             code = subprocess.run(
                 self.command(*words),
                 stdin=subprocess.DEVNULL,

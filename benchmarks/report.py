@@ -95,9 +95,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
         load = f"{outcome.load_before[0]:.1f} to {outcome.load_after[0]:.1f}"
         rows.append((outcome.measure.name, "", "", "", load))
         if outcome.finding is None:
-            rows.append((f"  {outcome.failure}", "", "", "FAILED", ""))
+            rows.append(("", "nothing, see below", "", "FAILED", ""))
             continue
         for line in outcome.finding.lines:
             rows.append((f"  {line.what}", line.measured, line.promised, _VERDICTS[line.holds], ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"{one.measure.name}: {one.failure}" for one in outcomes if one.failure)])
