@@ -159,6 +159,7 @@ def own_cgroups(name: str, cgroups: list[dict[str, str]]) -> Iterator[list[Path]
                     (path / setting).write_text((path.parent / setting).read_text())
         yield made
     finally:
+        ignore_interrupts()
         for path in made:
             remove_cgroup(path)
 
@@ -193,6 +194,7 @@ def place_of_our_own() -> Iterator[Path]:
         try:
             yield place
         finally:
+            ignore_interrupts()
             shutil.rmtree(place)
 
 
@@ -299,7 +301,14 @@ def prove(command: str, *, warm: bool, musl: bool) -> int:
 
 
 def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    ignore_interrupts()
     raise KeyboardInterrupt
+
+
+def ignore_interrupts() -> None:
+    """Let nothing cut the clean-up short: it takes a second or two."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> int:
@@ -312,7 +321,8 @@ def main() -> int:
     command = QUICK if chosen.quick else TEST
     if chosen.command:
         command = WITH_MAKE + chosen.command
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     started = time.monotonic()
     try:
         code = prove(command, warm=chosen.warm, musl=not chosen.no_musl)
