@@ -36,6 +36,7 @@ def setup(**changes: Any) -> dict[str, Any]:
     return {
         "hostname": "box",
         "files": [["/etc/hosts", 0o644, HOSTS]],
+        "attributes": [],
         "cpus": 0,
         "processes": PROCESSES,
         "cgroup": False,
