@@ -130,6 +130,7 @@ PROOF = bytes(range(32, 64))
 SETUP = {
     "hostname": "sandbox",
     "files": [["/etc/hosts", 0o644, b"127.0.0.1 localhost\n"]],
+    "attributes": [[b"/bin/ping", "security.capability", b"\x01\x00"]],
     "cpus": 2,
     "processes": 2048,
     "cgroup": False,
@@ -279,6 +280,8 @@ def greetings() -> None:
     case("HELLO of a claim", TO_AGENT, [], frame(HELLO, 0, pack(CLAIM)))
     case("HELLO of an attach", TO_AGENT, [], frame(HELLO, 0, pack(ATTACH)))
     case("HELLO at its limit", TO_AGENT, [], frame(HELLO, 0, padded(CLAIM, WINDOW)))
+    attribute = [b"/bin/\xff", "user.note", b""]
+    case("HELLO with 256 attributes", TO_AGENT, [], frame(HELLO, 0, pack(claim_with(attributes=[attribute] * 256))))
     case("HELLO with 16 files", TO_AGENT, [], frame(HELLO, 0, pack(claim_with(files=[["/etc/a", 0o600, b""]] * 16))))
     case("PING first", TO_AGENT, [], frame(PING), "hello_expected")
     case("OPEN first", TO_AGENT, [], frame(OPEN, 1, pack(EXEC)), "hello_expected")
@@ -301,6 +304,12 @@ def greetings() -> None:
         "a relative file": claim_with(files=[["etc/a", 0o600, b""]]),
         "17 files": claim_with(files=[["/etc/a", 0o600, b""]] * 17),
         "a file without content": claim_with(files=[["/etc/a", 0o600]]),
+        "257 attributes": claim_with(attributes=[attribute] * 257),
+        "an attribute of a relative path": claim_with(attributes=[[b"bin/a", "user.note", b""]]),
+        "an attribute of a path with NUL": claim_with(attributes=[[b"/bin/\0", "user.note", b""]]),
+        "an attribute without a name": claim_with(attributes=[[b"/bin/a", "", b""]]),
+        "an attribute without a value": claim_with(attributes=[[b"/bin/a", "user.note"]]),
+        "a setup without attributes": CLAIM | {"setup": without(SETUP, "attributes")},
         "cgroup that is an int": claim_with(cgroup=1),
     }.items():
         case(f"HELLO with {name}", TO_AGENT, [], frame(HELLO, 0, pack(fields)), "malformed_payload")

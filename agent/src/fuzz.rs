@@ -96,9 +96,10 @@ impl Game {
             }
             false => {
                 packer.text("proof").nil();
-                packer.text("setup").open_map(5);
+                packer.text("setup").open_map(6);
                 packer.text("hostname").text("box");
                 packer.text("files").open_array(0);
+                packer.text("attributes").open_array(0);
                 packer.text("cpus").unsigned(0);
                 packer.text("processes").unsigned(100);
                 packer.text("cgroup").flag(false);

@@ -9,6 +9,7 @@ use crate::value::{Map, Value};
 pub const VERSION: u64 = 1;
 const SECRET_BYTES: usize = 32;
 const SETUP_FILES: usize = 16;
+const SETUP_ATTRIBUTES: usize = 256;
 const MESSAGE_BYTES: usize = 1_024;
 const EVIDENCE_BYTES: usize = 256;
 const ARGV_BYTES: usize = 65_536;
@@ -29,6 +30,7 @@ pub struct Hello {
 pub struct Setup {
     pub hostname: String,
     pub files: Vec<SetupFile>,
+    pub attributes: Vec<Attribute>,
     pub cpus: u32,
     pub processes: u32,
     pub cgroup: bool,
@@ -38,6 +40,13 @@ pub struct SetupFile {
     pub path: String,
     pub mode: u32,
     pub content: Vec<u8>,
+}
+
+/// An extended attribute that a file of the image should have and does not: gVisor's EROFS holds none.
+pub struct Attribute {
+    pub path: Vec<u8>,
+    pub name: String,
+    pub value: Vec<u8>,
 }
 
 impl Hello {
@@ -64,12 +73,14 @@ fn secret(value: &Value) -> Parsed<[u8; SECRET_BYTES]> {
 impl Setup {
     fn read(map: &Map) -> Parsed<Setup> {
         let files = map.array("files")?;
-        if files.len() > SETUP_FILES {
+        let attributes = map.array("attributes")?;
+        if files.len() > SETUP_FILES || attributes.len() > SETUP_ATTRIBUTES {
             return Err(BAD);
         }
         Ok(Setup {
             hostname: map.text("hostname")?.to_owned(),
             files: files.iter().map(SetupFile::read).collect::<Parsed<_>>()?,
+            attributes: attributes.iter().map(Attribute::read).collect::<Parsed<_>>()?,
             cpus: number(map.unsigned("cpus")?)?,
             processes: number(map.unsigned("processes")?)?,
             cgroup: map.flag("cgroup")?,
@@ -84,6 +95,19 @@ impl SetupFile {
                 if path.starts_with('/') && !path.contains('\0') && *mode <= 0o7777 =>
             {
                 Ok(SetupFile { path: (*path).to_owned(), mode: *mode as u32, content: content.to_vec() })
+            }
+            _ => Err(BAD),
+        }
+    }
+}
+
+impl Attribute {
+    fn read(value: &Value) -> Parsed<Attribute> {
+        match value.as_array()? {
+            [Value::Binary(path), Value::Text(name), Value::Binary(content)]
+                if path.starts_with(b"/") && !path.contains(&0) && !name.is_empty() && !name.contains('\0') =>
+            {
+                Ok(Attribute { path: path.to_vec(), name: (*name).to_owned(), value: content.to_vec() })
             }
             _ => Err(BAD),
         }

@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::XattrFlags;
 use rustix::mount::MountFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 use thiserror::Error;
 
 use crate::contain::Containment;
-use crate::message::{Setup, SetupFile};
+use crate::message::{Attribute, Setup, SetupFile};
 
 /// Our own small file system inside the container; it never becomes part of an image.
 const FOLDER: &str = "/run/skerry/etc";
@@ -42,6 +43,8 @@ pub enum SetupError {
     Write(String, io::Error),
     #[error("cannot bind {0}: {1}")]
     Bind(String, io::Error),
+    #[error("cannot set {1} of {0}: {2}")]
+    Attribute(String, String, io::Error),
     #[error("cannot set the CPUs: {0}")]
     Cpus(io::Error),
     #[error("cannot shield PID 1: {0}")]
@@ -59,6 +62,9 @@ pub fn prepare(setup: &Setup) -> Result<Containment, SetupError> {
     if setup.cgroup || !setup.files.is_empty() {
         mount_folder().map_err(SetupError::Mount)?;
     }
+    for attribute in &setup.attributes {
+        restore(attribute)?;
+    }
     for (index, file) in setup.files.iter().enumerate() {
         place(file, index)?;
     }
@@ -67,6 +73,14 @@ pub fn prepare(setup: &Setup) -> Result<Containment, SetupError> {
     crate::shield::raise().map_err(SetupError::Shield)?;
     give_up_capabilities().map_err(SetupError::Capabilities)?;
     Ok(containment)
+}
+
+/// Give a file of the image an attribute that the image could not hold; this copies the file to the writable layer.
+fn restore(attribute: &Attribute) -> Result<(), SetupError> {
+    let Attribute { path, name, value } = attribute;
+    rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).map_err(|errno| {
+        SetupError::Attribute(String::from_utf8_lossy(path).into_owned(), name.clone(), errno.into())
+    })
 }
 
 fn mount_folder() -> io::Result<()> {

@@ -2,6 +2,7 @@ package erofs
 
 import (
 	"archive/tar"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"strings"
@@ -15,7 +16,8 @@ const (
 )
 
 // Apply lays an archive of an overlay's upper layer over the tree, as gVisor writes it: names begin with "./", a deleted
-// file is a character device 0:0, a directory that hides the one below carries an attribute. The bytes of regular files
+// file is a character device 0:0, a directory that hides the one below carries an attribute. Other devices are left out:
+// gVisor's EROFS reads every device number as 0:0, which in a lower layer says that the file was deleted. The bytes of regular files
 // are written to `out` as they come. The archive is the guest's work: nothing of it is opened by name on this machine.
 func (w *Writer) Apply(root *Node, archive io.Reader) error {
 	reader := tar.NewReader(archive)
@@ -43,7 +45,7 @@ func (w *Writer) applyEntry(root *Node, header *tar.Header, body io.Reader) erro
 	}
 	if len(parts) == 0 {
 		setMetadata(root, header)
-		return nil
+		return w.noteXattrs(parts, header)
 	}
 	dir, err := root.directory(parts[:len(parts)-1])
 	if err != nil {
@@ -52,22 +54,27 @@ func (w *Writer) applyEntry(root *Node, header *tar.Header, body io.Reader) erro
 	name := parts[len(parts)-1]
 	switch header.Typeflag {
 	case tar.TypeDir:
-		w.noteXattrs(parts, header)
+		if err := w.noteXattrs(parts, header); err != nil {
+			return err
+		}
 		return applyDir(dir, name, header)
 	case tar.TypeLink:
 		return w.applyLink(root, dir, name, header)
-	case tar.TypeChar:
-		if header.Devmajor == 0 && header.Devminor == 0 {
-			w.whiteouts[strings.Join(parts, "/")] = true
-			delete(dir.children, name)
-			return nil
+	case tar.TypeChar, tar.TypeBlock:
+		w.whiteouts[strings.Join(parts, "/")] = true
+		delete(dir.children, name)
+		if header.Typeflag == tar.TypeBlock || header.Devmajor != 0 || header.Devminor != 0 {
+			w.LeftOut = append(w.LeftOut, "/"+strings.Join(parts, "/"))
 		}
+		return nil
 	}
 	node, err := w.newNode(header, body)
 	if err != nil {
 		return fmt.Errorf("%q: %w", header.Name, err)
 	}
-	w.noteXattrs(parts, header)
+	if err := w.noteXattrs(parts, header); err != nil {
+		return err
+	}
 	dir.children[name] = node
 	return nil
 }
@@ -118,22 +125,11 @@ func (w *Writer) newNode(header *tar.Header, body io.Reader) (*Node, error) {
 		node.Mode, node.Target = modeLink, header.Linkname
 	case tar.TypeFifo:
 		node.Mode = modeFifo
-	case tar.TypeChar, tar.TypeBlock:
-		node.Mode = modeChar
-		if header.Typeflag == tar.TypeBlock {
-			node.Mode = modeBlock
-		}
-		node.Rdev = encodeDevice(uint32(header.Devmajor), uint32(header.Devminor))
 	default:
 		return nil, fmt.Errorf("%w: entry of type %q", ErrFormat, header.Typeflag)
 	}
 	setMetadata(node, header)
 	return node, nil
-}
-
-// encodeDevice packs a device number as Linux's new_encode_dev does.
-func encodeDevice(major, minor uint32) uint32 {
-	return minor&0xff | major<<8 | (minor&^0xff)<<12
 }
 
 func setMetadata(node *Node, header *tar.Header) {
@@ -142,12 +138,22 @@ func setMetadata(node *Node, header *tar.Header) {
 	node.Mtime, node.Nsec = header.ModTime.Unix(), uint32(header.ModTime.Nanosecond())
 }
 
-// noteXattrs remembers the attributes of an entry, which the image itself cannot hold.
-func (w *Writer) noteXattrs(parts []string, header *tar.Header) {
+// noteXattrs remembers the attributes of an entry, which the image itself cannot hold. gVisor writes access control lists
+// in base64, other values as they are; those that are not UTF-8 it leaves out, since an archive cannot hold them.
+func (w *Writer) noteXattrs(parts []string, header *tar.Header) error {
 	for key, value := range header.PAXRecords {
 		name, found := strings.CutPrefix(key, paxXattr)
-		if found && !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.") {
-			w.Xattrs = append(w.Xattrs, Xattr{Path: "/" + strings.Join(parts, "/"), Name: name, Value: []byte(value)})
+		if !found || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+			continue
 		}
+		content := []byte(value)
+		if strings.HasPrefix(name, "system.posix_acl_") {
+			var err error
+			if content, err = base64.RawStdEncoding.DecodeString(value); err != nil {
+				return fmt.Errorf("%w: %s of %q: %w", ErrFormat, name, header.Name, err)
+			}
+		}
+		w.Xattrs = append(w.Xattrs, Xattr{Path: []byte("/" + strings.Join(parts, "/")), Name: name, Value: content})
 	}
+	return nil
 }

@@ -108,3 +108,9 @@ func (n *Node) Remove(path string) error {
 	}
 	return nil
 }
+
+// Has tells whether the path is in the tree.
+func (n *Node) Has(path string) bool {
+	parts, err := split(path)
+	return err == nil && n.lookup(parts) != nil
+}

@@ -11,16 +11,17 @@ import (
 
 // Xattr is an extended attribute that travels beside an image, since gVisor's EROFS refuses inodes that have one.
 type Xattr struct {
-	Path  string `json:"path"`
+	Path  []byte `json:"path"` // in JSON base64, as the value: names of files need not be text
 	Name  string `json:"name"`
 	Value []byte `json:"value"`
 }
 
 // Writer makes an image: first the data of files, as they come, then the metadata, last the superblock.
 type Writer struct {
-	Xattrs []Xattr
+	Xattrs  []Xattr
+	LeftOut []string // devices, which an image cannot hold
 
-	whiteouts map[string]bool // paths in the archive that mark a deleted file
+	whiteouts map[string]bool // paths in the archive that are no files of the image: deletions and devices
 
 	out    *os.File
 	end    int64 // where the next data go, a multiple of the block size

@@ -1,6 +1,7 @@
 // skerry-image makes the images that sandboxes mount.
 //
 //	skerry-image merge --base BASE.erofs --upper UPPER.tar [--drop PATH]... [--xattrs FILE] OUT.erofs
+//	    prints each path that an image cannot hold, quoted, on a line
 //	skerry-image check IMAGE.erofs
 package main
 
@@ -11,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 
 	"skerry/runtime/erofs"
 )
@@ -63,19 +65,25 @@ func merge(args []string) error {
 		return err
 	}
 	defer archive.Close()
-	found, err := write(flags.Arg(0), image, archive, drop)
-	if err != nil || *xattrs == "" {
+	made, err := write(flags.Arg(0), image, archive, drop)
+	if err != nil {
 		return err
 	}
-	return writeXattrs(*xattrs, found)
+	for _, path := range made.LeftOut {
+		fmt.Printf("%q\n", path)
+	}
+	if *xattrs == "" {
+		return nil
+	}
+	return writeXattrs(*xattrs, made.Xattrs)
 }
 
-func write(path string, image *erofs.Image, archive *os.File, drop []string) ([]erofs.Xattr, error) {
+func write(path string, image *erofs.Image, archive *os.File, drop []string) (*erofs.Writer, error) {
 	out, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	found, err := fill(out, image, archive, drop)
+	made, err := fill(out, image, archive, drop)
 	if err == nil {
 		err = out.Sync()
 	}
@@ -86,10 +94,10 @@ func write(path string, image *erofs.Image, archive *os.File, drop []string) ([]
 		os.Remove(path)
 		return nil, err
 	}
-	return found, nil
+	return made, nil
 }
 
-func fill(out *os.File, image *erofs.Image, archive *os.File, drop []string) ([]erofs.Xattr, error) {
+func fill(out *os.File, image *erofs.Image, archive *os.File, drop []string) (*erofs.Writer, error) {
 	root, err := image.Tree()
 	if err != nil {
 		return nil, err
@@ -103,7 +111,9 @@ func fill(out *os.File, image *erofs.Image, archive *os.File, drop []string) ([]
 			return nil, err
 		}
 	}
-	return writer.Xattrs, writer.Finish(root)
+	// An attribute of a path that was dropped belongs to nothing.
+	writer.Xattrs = slices.DeleteFunc(writer.Xattrs, func(x erofs.Xattr) bool { return !root.Has(string(x.Path)) })
+	return writer, writer.Finish(root)
 }
 
 func writeXattrs(path string, found []erofs.Xattr) error {

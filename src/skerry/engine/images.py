@@ -47,6 +47,7 @@ from skerry.model.text import printable
 BUILD_DISK_MIB = 20 * 1024
 BUILD_LIFETIME_S = 3600.0
 TAIL_LINES = 20
+LEFT_OUT_SHOWN = 10
 EVENTS_KEPT = 10_000  # of one build, for a caller that joins late; beyond it the oldest go
 
 OnEvent = Callable[[BuildEvent], None]
@@ -98,6 +99,8 @@ class BuiltImages:
     def root(self, image: ImageId) -> RootImage:
         """Return the file of an image and how processes start in it; raises NotFoundError."""
         view = self.get(image)
+        if not self._usable(view):
+            raise NotFoundError(f"the file of image {image} is gone; build it again from its definition")
         return RootImage(file=self._files.path(image), config=config_of(view))
 
     async def resolve(
@@ -200,11 +203,17 @@ class BuiltImages:
             for argv in commands(step):
                 await self._command(order, node, sandbox, step, argv)
             with self._files.draft() as draft:
-                await node.pack_build(sandbox, draft)
+                self._tell_left_out(order, await node.pack_build(sandbox, draft))
                 return await self._keep(order, config_of(parent), lambda image: self._files.keep(draft, image))
         finally:
             await asyncio.shield(node.terminate(sandbox))
             node.forget(sandbox)
+
+    def _tell_left_out(self, order: _Order, paths: Sequence[str]) -> None:
+        if paths:
+            shown = ", ".join(paths[:LEFT_OUT_SHOWN]) + (", …" if len(paths) > LEFT_OUT_SHOWN else "")
+            text = f"skerry: left out, since an image holds no devices: {shown}; make them when a sandbox has started"
+            self._tell(order.key, BuildLog(text=f"{text}\n"))
 
     async def _command(
         self, order: _Order, node: NodeHandle, sandbox: SandboxId, step: ImageStep, argv: tuple[str, ...]

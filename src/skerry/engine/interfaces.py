@@ -145,8 +145,11 @@ class NodeHandle(Protocol):
     def forget(self, sandbox: SandboxId) -> None:
         """Delete the output of an ended sandbox."""
 
-    async def pack_build(self, sandbox: SandboxId, into: Path) -> None:
-        """Write the whole root file system of a build sandbox as an EROFS file to `into`."""
+    async def pack_build(self, sandbox: SandboxId, into: Path) -> Sequence[str]:
+        """Write the whole root file system of a build sandbox as an EROFS file to `into`.
+
+        Return what an image cannot hold (devices): each path in quotes, its control characters escaped.
+        """
 
     def ended_since_start(self) -> AsyncIterator[SandboxEnded]:
         """Yield each end, those found at the node's own start first, for as long as the engine listens."""

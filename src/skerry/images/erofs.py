@@ -64,7 +64,7 @@ def pack(root: Path, image: Path, *, timestamp: int | None = None, progress: Pro
         partial = Path(folder) / "image"
         _mkfs(root, partial, timestamp)
         # The image last: whoever sees it finds its attributes too.
-        _write_xattrs(list(_xattrs(root)), _xattrs_path(image), Path(folder) / "xattrs")
+        _write_xattrs(list(_xattrs(root)), xattrs_path(image), Path(folder) / "xattrs")
         partial.replace(image)
     progress(f"pack {image.name}: {image.stat().st_size / 2**20:.0f} MiB")
 
@@ -96,16 +96,23 @@ def pack_agent(agent: Path, member_image: Path, agent_image: Path) -> None:
 def image_xattrs(image: Path) -> list[Xattr]:
     """Return the extended attributes that the image's files should have and do not."""
     try:
-        told = json.loads(_xattrs_path(image).read_text())
+        told = json.loads(xattrs_path(image).read_text())
     except FileNotFoundError:
         return []
-    return [Xattr(path=entry["path"], name=entry["name"], value=base64.b64decode(entry["value"])) for entry in told]
+    return [
+        Xattr(
+            path=os.fsdecode(base64.b64decode(entry["path"])),
+            name=entry["name"],
+            value=base64.b64decode(entry["value"]),
+        )
+        for entry in told
+    ]
 
 
 def remove(image: Path) -> None:
     """Remove an image and what lies beside it; does nothing where there is none."""
     image.unlink(missing_ok=True)
-    _xattrs_path(image).unlink(missing_ok=True)
+    xattrs_path(image).unlink(missing_ok=True)
 
 
 def _place(root: Path, name: str, entry: File | None) -> None:
@@ -170,7 +177,8 @@ def _paths(root: Path) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in sorted((*folders, *files)))
 
 
-def _xattrs_path(image: Path) -> Path:
+def xattrs_path(image: Path) -> Path:
+    """Return the file beside an image that holds its attributes; there is none where it has none."""
     return image.with_name(f"{image.name}.xattrs.json")
 
 
@@ -178,6 +186,11 @@ def _write_xattrs(xattrs: list[Xattr], path: Path, partial: Path) -> None:
     if not xattrs:
         path.unlink(missing_ok=True)
         return
-    entries = [{"path": one.path, "name": one.name, "value": base64.b64encode(one.value).decode()} for one in xattrs]
+    # As the image helper writes it: names of files are bytes, and so are values.
+    entries = [{"path": _text(os.fsencode(one.path)), "name": one.name, "value": _text(one.value)} for one in xattrs]
     partial.write_text(json.dumps(entries, indent=1) + "\n")
     partial.replace(path)
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

@@ -1,4 +1,4 @@
-"""The folder of image files: one EROFS file for each image, named by its id."""
+"""The folder of image files: one EROFS file for each image, named by its id, and its attributes beside it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from skerry.images.erofs import xattrs_path
 from skerry.model.ids import ImageId
 
 
@@ -39,25 +40,29 @@ class ImageFolder:
 
     def keep(self, draft: Path, image: ImageId) -> int:
         """Make the draft the file of an image; return its size in bytes."""
-        descriptor = os.open(draft, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            size = os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
+        size = _synced(draft)
+        # The image last: whoever sees it finds its attributes too.
+        if xattrs_path(draft).exists():
+            _synced(xattrs_path(draft))
+            os.rename(xattrs_path(draft), xattrs_path(self.path(image)))
         os.rename(draft, self.path(image))
-        self._sync_folder()
+        _synced(self._folder)
         return size
 
     def share(self, parent: ImageId, image: ImageId) -> int:
         """Give an image the file of its parent, as a second name; return its size in bytes."""
+        if xattrs_path(self.path(parent)).exists():
+            os.link(xattrs_path(self.path(parent)), xattrs_path(self.path(image)))
         os.link(self.path(parent), self.path(image))
-        self._sync_folder()
+        _synced(self._folder)
         return self.path(image).stat().st_size
 
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+
+def _synced(path: Path) -> int:
+    """Bring a file or folder to the disk; return its size."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)

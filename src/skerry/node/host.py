@@ -130,9 +130,9 @@ class Host:
                 self._table(sandbox).remove()
             self._tables.pop(sandbox, None)
 
-    async def pack_build(self, sandbox: SandboxId, into: Path) -> None:
-        """Write the whole root file system of a build sandbox as an EROFS file to `into`."""
-        await self._running(sandbox).pack(into)
+    async def pack_build(self, sandbox: SandboxId, into: Path) -> Sequence[str]:
+        """Write the whole root file system of a build sandbox as an EROFS file to `into`; return what was left out."""
+        return await self._running(sandbox).pack(into)
 
     # What runs in them
 

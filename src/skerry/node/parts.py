@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
+from skerry.images.erofs import image_xattrs
 from skerry.model.errors import Error, InternalError, StartFailedError
 from skerry.model.events import Events
 from skerry.model.ids import SandboxId
@@ -27,8 +30,11 @@ log = Events("skerry.node")
 AGENT_S: Final = 10.0
 SENTRY_MIB: Final = 64
 """What gVisor's kernel needs for itself, on top of the memory that a program was promised."""
+STUBS: Final = 4
+"""What the machine may run for each process of the guest. gVisor takes three: the bare address space, the thread that
+changes it, and the one in which the guest's code runs."""
 HOST_PROCESSES: Final = 1024
-"""Threads of the sentry, beside two for each process of the guest. A backstop: the guest has a limit of its own."""
+"""Threads of the sentry, beside the stubs. A backstop that ends the sandbox: the guest has a limit of its own."""
 
 
 class Parts:
@@ -97,7 +103,7 @@ class Parts:
         cgroup.limit(
             memory_mib=resources.memory_limit_mib + SENTRY_MIB,
             cpus=resources.cpu_limit,
-            processes=2 * resources.processes + HOST_PROCESSES,
+            processes=STUBS * resources.processes + HOST_PROCESSES,
         )
         return cgroup
 
@@ -155,6 +161,7 @@ class Parts:
                     ("/etc/resolv.conf", resolv_conf),
                 )
             ),
+            attributes=image_attributes(launch.image.file),
             cpus=min(math.ceil(launch.spec.resources.cpu_limit), self._machinery.cpus),
             processes=launch.spec.resources.processes,
             cgroup=True,
@@ -163,6 +170,15 @@ class Parts:
     def _have_member(self) -> Member:
         assert self.member is not None
         return self.member
+
+
+def image_attributes(image: Path) -> tuple[tuple[bytes, str, bytes], ...]:
+    """Return the attributes that files of an image should have, those of a folder after those of what is in it.
+
+    A folder's default ACL would otherwise be inherited by the copies that setting the others makes.
+    """
+    found = sorted(image_xattrs(image), key=lambda one: one.path, reverse=True)
+    return tuple((os.fsencode(one.path), one.name, one.value) for one in found)
 
 
 def hostname(sandbox: SandboxId) -> str:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -202,15 +202,15 @@ class Supervisor:
                     await asyncio.shield(self.ended)
             raise self.ended_error() from exc
 
-    async def pack(self, into: Path) -> None:
-        """Write its root file system, the image with its changes, to an EROFS file."""
+    async def pack(self, into: Path) -> Sequence[str]:
+        """Write its root file system, the image with its changes, to an EROFS file; return what was left out."""
         if self._launch.build_disk_mib is None or self._parts.member is None:
             raise ConflictError(f"sandbox {self.id} is no build; only builds are packed")
         archive = into.with_name(into.name + ".tar")
         try:
             with archive.open("xb") as file:
                 await self._parts.member.save_upper(file.fileno())
-            await merge(
+            return await merge(
                 self._machinery.image_helper, base=self._launch.image.file, upper=archive, into=into, drop=DROPPED
             )
         finally:

@@ -134,9 +134,10 @@ class FakeNode:
         if box is not None and box.ended.done():
             del self._sandboxes[sandbox]
 
-    async def pack_build(self, sandbox: SandboxId, into: Path) -> None:
+    async def pack_build(self, sandbox: SandboxId, into: Path) -> Sequence[str]:
         self._alive(sandbox)
         into.write_bytes(b"")
+        return ()
 
     async def ended_since_start(self) -> AsyncIterator[SandboxEnded]:
         at = self._told

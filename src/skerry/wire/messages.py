@@ -19,6 +19,7 @@ VERSION: Final = 1
 MAX_NESTING: Final = 8
 MAX_MESSAGE: Final = 1024
 MAX_FILES: Final = 16
+MAX_ATTRIBUTES: Final = 256
 
 # 2**63 - 1 is what both a Rust i64 and msgspec's own bounds can hold.
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -53,6 +54,7 @@ class Setup(Message, frozen=True, kw_only=True):
 
     hostname: str
     files: tuple[tuple[str, Count, bytes], ...] = ()
+    attributes: tuple[tuple[bytes, str, bytes], ...] = ()
     cpus: Count = 0
     processes: Count
     cgroup: bool = False
@@ -60,6 +62,13 @@ class Setup(Message, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(self.files) > MAX_FILES or not all(path.startswith("/") for path, _, _ in self.files):
             raise ValueError(f"files are at most {MAX_FILES}, with absolute paths")
+        if len(self.attributes) > MAX_ATTRIBUTES or not all(map(_is_attribute, self.attributes)):
+            raise ValueError(f"attributes are at most {MAX_ATTRIBUTES}, with absolute paths and names")
+
+
+def _is_attribute(attribute: tuple[bytes, str, bytes]) -> bool:
+    path, name, _ = attribute
+    return path.startswith(b"/") and b"\0" not in path and bool(name) and "\0" not in name
 
 
 class Hello(Message, frozen=True, kw_only=True):
