@@ -31,17 +31,35 @@ _PROCESSES: Mapping[str, type[Error]] = {
     "unimplemented": errors.UnimplementedError,
 }
 
-_SPACE = "free some space in the sandbox, or create it with a larger disk"
+_NEXT_FOR_FILES: Mapping[str, str] = {
+    "is_directory": "list it with list_files, or name a file in it",
+    "not_found": "list_files shows what is there",
+    "not_directory": "list_files of the folders above shows what is there",
+    "already_exists": "remove it first, or choose another path",
+    "not_empty": "remove it with recursive=True",
+    "permission_denied": "change its mode or owner with a command in the sandbox",
+    "no_space": "free some space in the sandbox, or create it with a larger disk",
+    "not_regular": "read it with a command in the sandbox",
+}
+
+_NEXT_FOR_PROCESSES: Mapping[str, str] = {
+    "failed_precondition": "make it in the sandbox first, or give another workdir or user",
+}
 
 
 def file_error(path: str, refusal: StreamError) -> Error:
     """Return the error of a file operation on `path`."""
     kind = _FILES.get(refusal.code, errors.SandboxFilesystemError)
-    hint = f"; {_SPACE}" if refusal.code == "no_space" else ""
-    return kind(f"{printable(path, keep='')}: {printable(refusal.message)}{hint}", path=path)
+    return kind(f"{printable(path, keep='')}: {_said(refusal, _NEXT_FOR_FILES)}", path=path)
 
 
 def process_error(refusal: StreamError) -> Error:
     """Return the error of a process that could not be started."""
     kind = _PROCESSES.get(refusal.code, errors.InternalError)
-    return kind(f"the process could not be started: {printable(refusal.message)}")
+    return kind(f"the process could not be started: {_said(refusal, _NEXT_FOR_PROCESSES)}")
+
+
+def _said(refusal: StreamError, next_steps: Mapping[str, str]) -> str:
+    """Return the agent's words, made harmless, with what to do next."""
+    step = next_steps.get(refusal.code)
+    return printable(refusal.message) + (f"; {step}" if step else "")
