@@ -15,10 +15,14 @@ from skerry.model.events import Events
 from skerry.model.limits import OUTPUT_PROCESS_BYTES
 from skerry.node.output_log import CHANNEL_BYTES, OutputLog
 from skerry.node.output_quota import Ask, SandboxQuota, decide
-from skerry.wire.frames import STDERR, STDOUT
+from skerry.wire.frames import MAX_WINDOW, STDERR, STDOUT
 
 BATCHES: Final = 16
 """At a bound, a sixteenth of the smaller one goes at once."""
+
+PROCESS_BYTES: Final = OUTPUT_PROCESS_BYTES + 2 * MAX_WINDOW
+"""The bound, and a window for each channel: without it, credit for a byte that never comes would cost the oldest ones of
+a process that wrote exactly as much as is promised."""
 
 log = Events("skerry.node.output")
 
@@ -29,7 +33,7 @@ class ProcessOutput:
     Its kept bytes count in `quota` from the beginning until `remove`.
     """
 
-    def __init__(self, folder: Path, name: str, *, quota: SandboxQuota, limit: int = OUTPUT_PROCESS_BYTES) -> None:
+    def __init__(self, folder: Path, name: str, *, quota: SandboxQuota, limit: int = PROCESS_BYTES) -> None:
         self._name = name
         self._quota = quota
         self._limit = limit

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skerry.model.limits import OUTPUT_PROCESS_BYTES
 from skerry.node.output import ProcessOutput
 from skerry.node.output_log import BLOCK, CHUNK_BYTES, NEAR_BYTES, OutputLog
 from skerry.node.output_quota import Ask, NodeQuota, Verdict, decide
+from skerry.wire.frames import MAX_WINDOW
 
 DEADLINE_S = 10.0
 MANY = 1 << 40
@@ -64,11 +66,15 @@ async def test_bytes_are_read_at_their_offset(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"hello world"
 
 
-async def test_a_process_without_output_makes_no_file_before_its_end(tmp_path: Path) -> None:
+async def test_a_channel_that_carried_nothing_has_no_file(tmp_path: Path) -> None:
     log = OutputLog(tmp_path / "a")
-    assert not (tmp_path / "a").exists()
+    reader = asyncio.create_task(read_all(log, 0))
+    await asyncio.sleep(0)
     log.finish()
-    assert OutputLog(tmp_path / "a").ended
+    assert log.ended
+    async with asyncio.timeout(DEADLINE_S):
+        assert await reader == b""
+    assert not (tmp_path / "a").exists()
 
 
 async def test_readers_follow_from_any_offset_to_the_end(tmp_path: Path) -> None:
@@ -514,3 +520,14 @@ async def test_a_really_full_file_system_costs_no_byte_and_no_exception(small_di
         assert await read_all(output.log(1), 0) == content
     output.remove()
     node.close()
+
+
+async def test_a_process_that_writes_exactly_the_promised_bound_loses_nothing(tmp_path: Path) -> None:
+    output = ProcessOutput(tmp_path, "pr_a", quota=node_quota().sandbox(limit=MANY))
+    assert output.room(2, MAX_WINDOW) == MAX_WINDOW
+    output.log(1).skip_to(OUTPUT_PROCESS_BYTES)  # sparse: as if so much had been stored
+    output.log(1).base = 0
+    output._settle()
+    assert output.kept == OUTPUT_PROCESS_BYTES
+    assert output.room(1, MAX_WINDOW) == MAX_WINDOW
+    assert output.log(1).base == 0
