@@ -2,8 +2,9 @@
 
 Everything that a successor must know is in the file itself: its length is what is stored, the bytes before its first
 data are those that were dropped (a hole punched into it, so that offsets stay what they are), and the sticky bit, which
-means nothing on a regular file, says that the channel has ended. What was just written is read from the page cache, so
-a reader that keeps up costs no second copy in memory, and one that lags costs none at all.
+means nothing on a regular file, says that the channel has ended. A channel that carried nothing has no file. What was
+just written is read from the page cache, so a reader that keeps up costs no second copy in memory, and one that lags
+costs none at all.
 """
 
 from __future__ import annotations
@@ -194,9 +195,11 @@ class OutputLog:
 
     def _end_if_stored(self) -> None:
         if self._ending and not self._pending and not self.ended:
-            # Without the mark (a full disk has no inode for an empty file) a successor says `finish` again.
-            with contextlib.suppress(OSError):
-                os.fchmod(self._file(os.O_RDWR | os.O_CREAT), _MODE | stat.S_ISVTX)
+            # Nothing is made for a channel that carried nothing: a successor hears of its end again, or that of its
+            # sandbox. Most are like that, and two files cost an exec more than anything else that the server does.
+            if self.end:
+                with contextlib.suppress(OSError):  # of a broken disk; without the mark a successor hears again, too
+                    os.fchmod(self._file(os.O_RDWR), _MODE | stat.S_ISVTX)
             self.ended = True
             self._close_if_idle()
             self._wake_readers()

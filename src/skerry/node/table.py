@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 from typing import Final
 
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit
@@ -20,6 +21,7 @@ from skerry.node.output import ProcessOutput
 from skerry.node.output_quota import NodeQuota
 from skerry.node.processes import NodeProcess, channels_of
 from skerry.node.records import Entry, Journal, ProcessEnded, ProcessStarted, SandboxEnd
+from skerry.wire.frames import STDERR, STDOUT
 from skerry.wire.messages import Exit, OpenExec, Ready
 
 ENDED_KEPT: Final = 1000
@@ -57,10 +59,8 @@ class ProcessTable:
         self, link: AgentLink, view: ProcessView, op: OpenExec, *, oom_kills: Callable[[], int], on_exit: OnExit
     ) -> NodeProcess:
         """Return the process once the agent has started it; raises an Error if it could not."""
-        output = ProcessOutput(self.folder, view.id, quota=self._quota)
         channels = channels_of(op)
-        for channel in {1, 2} - set(channels):
-            output.end(channel)
+        output = self._output(view.id, channels)
         process = NodeProcess(view, output)
         self._processes[view.id] = process
         # Before the agent hears of it, so that a successor of ours knows every stream that the agent may tell.
@@ -87,6 +87,13 @@ class ProcessTable:
         self._drop_oldest()
         return process
 
+    def _output(self, process: ProcessId, channels: Sequence[int]) -> ProcessOutput:
+        """Return the output of a process, of which channels that it does not have have ended."""
+        output = ProcessOutput(self.folder, process, quota=self._quota)
+        for channel in {STDOUT, STDERR} - set(channels):
+            output.end(channel)
+        return output
+
     def _watch(self, process: NodeProcess, stream: AgentStream, oom_kills: Callable[[], int], on_exit: OnExit) -> None:
         before = oom_kills()
         stream.exit.add_done_callback(partial(self._on_exit, process, before, oom_kills, on_exit))
@@ -108,7 +115,8 @@ class ProcessTable:
             reason=seen.reason,
             evidence=seen.evidence,
             oom_kills_before=before,
-            oom_kills=oom_kills(),
+            # Only a SIGKILL can have been the kernel's; a file of a control group is slow to read.
+            oom_kills=oom_kills() if seen.signal == SIGKILL else before,
         )
         if process.settle(end):
             self._journal.add(ProcessEnded(process=process.view.id, exit=end))
@@ -124,12 +132,12 @@ class ProcessTable:
     def _take_up(self, entry: Entry) -> None:
         if isinstance(entry, ProcessStarted):
             view = ProcessView(id=entry.process, sandbox=self.sandbox, argv=entry.argv, started_at=entry.at)
-            self._processes[entry.process] = NodeProcess(
-                view, ProcessOutput(self.folder, entry.process, quota=self._quota)
-            )
+            output = self._output(entry.process, entry.channels)
+            self._processes[entry.process] = NodeProcess(view, output)
             self._streams[entry.stream] = entry.process
         elif isinstance(entry, SandboxEnd):
             self.end = entry
+            self._end_outputs()
         elif process := self._processes.get(entry.process):
             process.settle(entry.exit)
 
@@ -155,8 +163,7 @@ class ProcessTable:
         for number, identifier in self._streams.items():
             process = self._processes.get(identifier)
             if process is not None and number not in told:
-                process.log.end(1)
-                process.log.end(2)
+                _end_output(process)
                 process.settle(_UNRECORDED)
 
     # The end
@@ -167,8 +174,7 @@ class ProcessTable:
             rest = ended_with_sandbox(end)
             if process.settle(rest):
                 self._journal.add(ProcessEnded(process=process.view.id, exit=rest))
-            process.log.end(1)
-            process.log.end(2)
+        self._end_outputs()
         self.end = SandboxEnd(exit=end, at=at)
         self._journal.add(self.end)
         self._journal.close()
@@ -182,6 +188,10 @@ class ProcessTable:
         self._processes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _end_outputs(self) -> None:
+        for process in self._processes.values():
+            _end_output(process)
+
     def _drop_oldest(self) -> None:
         if len(self._processes) <= ENDED_KEPT:
             return
@@ -191,3 +201,8 @@ class ProcessTable:
 
     def _drop(self, identifier: ProcessId) -> None:
         self._processes.pop(identifier).log.remove()
+
+
+def _end_output(process: NodeProcess) -> None:
+    process.log.end(STDOUT)
+    process.log.end(STDERR)

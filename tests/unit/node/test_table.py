@@ -1,0 +1,62 @@
+"""What a successor makes of the processes that a journal tells, and of their output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
+from skerry.model.ids import PROCESS, SANDBOX, ProcessId, RandomIds, SandboxId
+from skerry.node.output_quota import NodeQuota
+from skerry.node.records import Entry, Journal, ProcessEnded, ProcessStarted, SandboxEnd
+from skerry.node.table import ProcessTable
+
+IDS = RandomIds()
+ONE = ProcessId(IDS.new(PROCESS))
+GONE = SandboxExit(reason=SandboxReason.TERMINATED)
+
+
+def started(*channels: int) -> ProcessStarted:
+    return ProcessStarted(process=ONE, stream=1, argv=("true",), at=1.0, channels=channels, stdin=False)
+
+
+def successor(folder: Path, *entries: Entry) -> ProcessTable:
+    """Return the table of a node that finds these entries in the journal of its predecessor."""
+    folder.mkdir(exist_ok=True)
+    journal = Journal(folder / "journal")
+    for entry in entries:
+        journal.add(entry)
+    journal.close()
+    table = ProcessTable(SandboxId(IDS.new(SANDBOX)), folder, NodeQuota(lambda: 1 << 40))
+    table.read()
+    return table
+
+
+def ended(table: ProcessTable) -> tuple[bool, bool]:
+    process = table.get(ONE)
+    assert process is not None
+    return process.log.log(1).ended, process.log.log(2).ended
+
+
+@pytest.mark.parametrize(("channels", "ends"), [((), (True, True)), ((1,), (False, True)), ((1, 2), (False, False))])
+async def test_a_channel_that_a_process_does_not_have_has_ended(
+    tmp_path: Path, channels: tuple[int, ...], ends: tuple[bool, bool]
+) -> None:
+    assert ended(successor(tmp_path, started(*channels))) == ends
+
+
+async def test_the_end_of_the_sandbox_is_the_end_of_channels_that_left_no_file(tmp_path: Path) -> None:
+    exited = ProcessEnded(process=ONE, exit=ProcessExit(reason=ProcessReason.EXITED, code=0))
+    table = successor(tmp_path, started(1, 2), exited, SandboxEnd(exit=GONE, at=2.0))
+    assert ended(table) == (True, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+
+
+async def test_what_a_process_wrote_is_found_beside_a_channel_without_a_file(tmp_path: Path) -> None:
+    (tmp_path / f"{ONE}.1").write_bytes(b"written")
+    table = successor(tmp_path, started(1, 2), SandboxEnd(exit=GONE, at=2.0))
+    process = table.get(ONE)
+    assert process is not None
+    assert process.log.log(1).read(0, 99) == (0, b"written")
+    assert ended(table) == (True, True)
