@@ -18,6 +18,7 @@ from skerry.images.erofs import pack_agent
 from skerry.images.files import ImageFolder
 from skerry.images.trust import TrustFolder
 from skerry.isolation.gvisor.backend import GvisorBackend
+from skerry.model.events import Events
 from skerry.model.ids import NODE, Ids, NodeId
 from skerry.node import cgroups
 from skerry.node.host import Host
@@ -26,6 +27,8 @@ from skerry.node.network.network import Network
 from skerry.node.network.settings import NetworkSettings
 from skerry.node.output_quota import NodeQuota, free_bytes_of
 from skerry.node.records import Records
+
+log = Events("skerry.images")
 
 
 @asynccontextmanager
@@ -38,6 +41,8 @@ async def open_host(ground: Ground) -> AsyncIterator[Parts]:
     host = Host(id=_node_id(data / "node-id", ground.ids), machinery=machinery)
     folder = ImageFolder(data / "images")
     folder.open()
+    for line in folder.sweep(lambda image: ground.store.image(image) is not None):
+        log.info("images.swept", detail=line)
     images = BuiltImages(
         store=ground.store,
         files=folder,

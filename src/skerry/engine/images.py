@@ -14,6 +14,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from skerry.engine.interfaces import (
     Bases,
@@ -122,7 +123,7 @@ class BuiltImages:
         if build is None:
             build = _Build(task=asyncio.get_running_loop().create_task(self._run(order)))
             self._builds[order.key] = build
-            build.task.add_done_callback(lambda task: self._done(order.key, task))
+            build.task.add_done_callback(partial(self._done, order.key, build))
         for event in build.events:
             on_event(event)
         build.listeners.append(on_event)
@@ -133,10 +134,15 @@ class BuiltImages:
             build.callers -= 1
             build.listeners.remove(on_event)
             if build.callers == 0 and not build.task.done():
+                self._drop(order.key, build)  # it still cleans up: whoever comes now needs a build of their own
                 build.task.cancel()
 
-    def _done(self, key: str, task: asyncio.Task[ImageView]) -> None:
-        del self._builds[key]
+    def _drop(self, key: str, build: _Build) -> None:
+        if self._builds.get(key) is build:
+            del self._builds[key]
+
+    def _done(self, key: str, build: _Build, task: asyncio.Task[ImageView]) -> None:
+        self._drop(key, build)
         if not task.cancelled():
             task.exception()  # whoever still waits gets it; asked for here so that asyncio does not complain
 

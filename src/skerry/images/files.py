@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,9 +21,19 @@ class ImageFolder:
 
     def open(self) -> None:
         """Make the folder, and remove drafts that an earlier server left."""
-        self._drafts.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self._folder, self._drafts):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._drafts.iterdir():
             left.unlink()
+
+    def sweep(self, known: Callable[[ImageId], bool]) -> list[str]:
+        """Remove the files of images that nobody knows; return a line for each."""
+        lines = []
+        for left in sorted(self._folder.glob("*.erofs*")):
+            if not known(ImageId(left.name.partition(".")[0])):
+                left.unlink()
+                lines.append(f"removed {left.name}: no image of that id is known")
+        return lines
 
     def path(self, image: ImageId) -> Path:
         return self._folder / f"{image}.erofs"
