@@ -105,7 +105,10 @@ impl Attribute {
     fn read(value: &Value) -> Parsed<Attribute> {
         match value.as_array()? {
             [Value::Binary(path), Value::Text(name), Value::Binary(content)]
-                if path.starts_with(b"/") && !path.contains(&0) && !name.is_empty() && !name.contains('\0') =>
+                if path.starts_with(b"/")
+                    && !path.contains(&0)
+                    && !name.is_empty()
+                    && !name.contains('\0') =>
             {
                 Ok(Attribute { path: path.to_vec(), name: (*name).to_owned(), value: content.to_vec() })
             }

@@ -78,9 +78,29 @@ pub fn prepare(setup: &Setup) -> Result<Containment, SetupError> {
 /// Give a file of the image an attribute that the image could not hold; this copies the file to the writable layer.
 fn restore(attribute: &Attribute) -> Result<(), SetupError> {
     let Attribute { path, name, value } = attribute;
+    if name == "security.capability" && !may_be_executed_with(value) {
+        return Ok(());
+    }
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).map_err(|errno| {
         SetupError::Attribute(String::from_utf8_lossy(path).into_owned(), name.clone(), errno.into())
     })
+}
+
+/// Tell whether a file with these capabilities can be executed here. execve refuses one that is to have an effective
+/// capability that nobody here may have (capabilities(7)): without its capabilities it runs, and ping, say, also works.
+fn may_be_executed_with(capabilities: &[u8]) -> bool {
+    const EFFECTIVE: u32 = 1; // VFS_CAP_FLAGS_EFFECTIVE
+    let word = |index: usize| {
+        let bytes = capabilities.get(4 * index..4 * index + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let (Some(magic), Some(low), Some(high)) = (word(0), word(1), word(3)) else { return true };
+    let permitted = CapabilitySet::from_bits_retain(u64::from(high) << 32 | u64::from(low));
+    let allowed = |capability| {
+        CAPABILITIES.contains(capability)
+            && rustix::thread::capability_is_in_bounding_set(capability).unwrap_or(false)
+    };
+    magic & EFFECTIVE == 0 || permitted.iter().all(allowed)
 }
 
 fn mount_folder() -> io::Result<()> {

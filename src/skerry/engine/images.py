@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from skerry.engine.interfaces import (
     Bases,
@@ -209,7 +210,7 @@ class BuiltImages:
             for argv in commands(step):
                 await self._command(order, node, sandbox, step, argv)
             with self._files.draft() as draft:
-                self._tell_left_out(order, await node.pack_build(sandbox, draft))
+                self._tell_left_out(order, await _packed(node, sandbox, draft, step))
                 return await self._keep(order, config_of(parent), lambda image: self._files.keep(draft, image))
         finally:
             await asyncio.shield(node.terminate(sandbox))
@@ -242,6 +243,14 @@ class BuiltImages:
             tail.extend(whole)
             line = line[-limits.KIB :]
         return [*tail, line] if line else list(tail)
+
+
+async def _packed(node: NodeHandle, sandbox: SandboxId, draft: Path, step: ImageStep) -> Sequence[str]:
+    try:
+        return await node.pack_build(sandbox, draft)
+    except ImageBuildError as exc:
+        title = step_title(step)
+        raise ImageBuildError(f"step {title!r} failed: {exc.message}", step=title) from exc
 
 
 @dataclass(frozen=True)

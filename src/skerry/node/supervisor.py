@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from skerry.images.merge import DROPPED, merge
-from skerry.model.errors import ConflictError, Error, SandboxEndedError, StartFailedError
+from skerry.model.errors import ConflictError, Error, ImageBuildError, SandboxEndedError, StartFailedError
 from skerry.model.events import Events
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
 from skerry.model.ids import ProcessId
@@ -32,6 +32,7 @@ from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import LinkLost, Lost, StreamError
 from skerry.node.ends import Seen, sandbox_exit
 from skerry.node.environment import sandbox_environment
+from skerry.node.interfaces import Member
 from skerry.node.machinery import Machinery
 from skerry.node.parts import AGENT_S, Parts
 from skerry.node.processes import NodeProcess, open_exec
@@ -208,13 +209,23 @@ class Supervisor:
             raise ConflictError(f"sandbox {self.id} is no build; only builds are packed")
         archive = into.with_name(into.name + ".tar")
         try:
-            with archive.open("xb") as file:
-                await self._parts.member.save_upper(file.fileno())
+            await self._save(self._parts.member, archive)
             return await merge(
                 self._machinery.image_helper, base=self._launch.image.file, upper=archive, into=into, drop=DROPPED
             )
         finally:
             archive.unlink(missing_ok=True)
+
+    async def _save(self, member: Member, archive: Path) -> None:
+        try:
+            with archive.open("xb") as file:
+                await member.save_upper(file.fileno())
+        except StartFailedError as exc:
+            memory = self.resources.memory_limit_mib
+            raise ImageBuildError(
+                f"its changes could not be saved: {exc.message}. A file is read whole for that, so none may come near "
+                f"the {memory} MiB of memory of a build, sparse files included"
+            ) from exc
 
     # Start
 
