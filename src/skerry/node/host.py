@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,7 @@ class Host:
         await machinery.network.start()
         for record in list(machinery.records.all()):
             await self._take_over(record)
+        self._remove_half_starts()
         await self._sweep()
         self._own(self._keep_sweeping(), name=_SWEEP)
 
@@ -237,6 +239,12 @@ class Host:
                 log.warning("node.swept", what=line)
         for line in machinery.cgroups.sweep(keep):
             log.warning("node.swept", what=line)
+
+    def _remove_half_starts(self) -> None:
+        """Remove the folders of starts that a kill cut off: no record tells of them, and no journal was begun."""
+        for folder in self._machinery.output_folder.iterdir():
+            if folder.name not in self._live and not (folder / "journal").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

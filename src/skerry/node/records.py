@@ -40,7 +40,10 @@ class Records:
         self._folder = folder
 
     def open(self) -> None:
+        """Make the folder, and remove drafts that a killed server left."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in self._folder.glob("*.new"):
+            left.unlink()
 
     def put(self, record: SandboxRecord) -> None:
         """Write or replace a record; a reader sees the old or the new one, never half of it."""
@@ -109,8 +112,10 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         if self._descriptor is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
+            if _is_cut_off(self._descriptor):
+                os.write(self._descriptor, b"\n")  # so that only that line is lost
         os.write(self._descriptor, msgspec.json.encode(entry) + b"\n")
 
     def read(self) -> Iterator[Entry]:
@@ -129,3 +134,9 @@ class Journal:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _is_cut_off(descriptor: int) -> bool:
+    """Tell whether a kill left half a line at the end of a file."""
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

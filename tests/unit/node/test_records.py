@@ -44,6 +44,14 @@ def test_records_are_for_root_only(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_half_a_record_that_a_kill_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records.put(record())
+    (tmp_path / f"{BOX}.new").write_text('{"sandbox": ')
+    records.open()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{BOX}.json"]
+
+
 def test_a_record_that_cannot_be_read_still_names_its_sandbox(tmp_path: Path) -> None:
     (tmp_path / f"{BOX}.json").write_text('{"sandbox": ')
     assert list(Records(tmp_path).all()) == [BOX]
@@ -60,6 +68,17 @@ def test_a_journal_keeps_its_lines_and_drops_half_a_line(tmp_path: Path) -> None
     with path.open("ab") as file:
         file.write(b'{"type": "started", "proc')
     assert list(Journal(path).read()) == [started, ended]
+
+
+def test_half_a_line_of_a_journal_costs_no_other_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b'{"type": "started", "proc')
+    ended = ProcessEnded(process=PROCESS, exit=ProcessExit(reason=ProcessReason.EXITED, code=0))
+    journal = Journal(path)
+    journal.add(ended)
+    journal.add(ended)
+    journal.close()
+    assert list(Journal(path).read()) == [ended, ended]
 
 
 def test_a_journal_that_was_never_written_is_empty(tmp_path: Path) -> None:
