@@ -383,7 +383,8 @@ def _interrupted(live: Live) -> Error | None:
 
 def _created(view: SandboxView) -> SandboxView:
     if view.state is SandboxState.FAILED:
-        raise StartFailedError(view.exit.evidence if view.exit else "the start failed", sandbox=view.id)
+        why = view.exit.evidence if view.exit else "the start failed"
+        raise StartFailedError(f"sandbox {view.id} did not start: {escaped(why)}; create another one", sandbox=view.id)
     return view
 
 
