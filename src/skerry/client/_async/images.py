@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from skerry.model.sandboxes import ImageView
 from skerry.model.specs import ImageDefinition, ImageStep, StepKind
 
 TRIES = 3
+PAUSE_S = 0.2  # a server that was killed may take a moment to refuse connections
 
 
 class Image:
@@ -101,6 +103,7 @@ class Image:
             except ConnectionLost as exc:
                 if attempt == TRIES - 1:
                     raise ServerUnavailableError(f"the server went away {TRIES} times during the build: {exc}") from exc
+                await asyncio.sleep(PAUSE_S * (attempt + 1))
         return await _follow(connection, body)
 
     def _then(self, kind: StepKind, arguments: tuple[str, ...], force: bool) -> Image:
