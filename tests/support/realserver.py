@@ -131,6 +131,10 @@ class Server:
         folders = [self.data / place for place in ("builds", "images/drafts", "bases")]
         wait_for(lambda: not _entries(folders), lambda: f"the end of {_entries(folders)}", seconds=END_S)
 
+    def outputs(self) -> set[str]:
+        """Return the sandboxes of which it keeps output."""
+        return set(os.listdir(self.data / "output"))
+
 
 def wait_for(condition, what, *, seconds: float = PATIENCE_S) -> None:  # type: ignore[no-untyped-def]
     """Return once `condition()` holds; fail with `what` was waited for at the deadline."""
