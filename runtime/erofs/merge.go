@@ -15,6 +15,22 @@ const (
 	paxXattr      = "SCHILY.xattr."
 )
 
+// CheckEnd refuses an archive that does not end as archives do. Reading it would show no difference between one that was
+// cut off after a file and a whole one.
+func CheckEnd(archive io.ReaderAt, size int64) error {
+	var end [2 * 512]byte
+	if size < int64(len(end)) {
+		return fmt.Errorf("%w: an archive of %d bytes", ErrFormat, size)
+	}
+	if _, err := archive.ReadAt(end[:], size-int64(len(end))); err != nil {
+		return err
+	}
+	if end != [len(end)]byte{} {
+		return fmt.Errorf("%w: the archive is cut off after %d bytes", ErrFormat, size)
+	}
+	return nil
+}
+
 // Apply lays an archive of an overlay's upper layer over the tree, as gVisor writes it: names begin with "./", a deleted
 // file is a character device 0:0, a directory that hides the one below carries an attribute. Other devices are left out:
 // gVisor's EROFS reads every device number as 0:0, which in a lower layer says that the file was deleted. The bytes of regular files
@@ -39,6 +55,12 @@ func (w *Writer) Apply(root *Node, archive io.Reader) error {
 }
 
 func (w *Writer) applyEntry(root *Node, header *tar.Header, body io.Reader) error {
+	// A few bytes of such an entry stand for a file of any size. gVisor writes none.
+	for key := range header.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return fmt.Errorf("%w: %q is stored as a sparse file", ErrFormat, header.Name)
+		}
+	}
 	parts, err := split(header.Name)
 	if err != nil {
 		return err

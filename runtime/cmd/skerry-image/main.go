@@ -65,6 +65,13 @@ func merge(args []string) error {
 		return err
 	}
 	defer archive.Close()
+	info, err := archive.Stat()
+	if err != nil {
+		return err
+	}
+	if err := erofs.CheckEnd(archive, info.Size()); err != nil {
+		return err
+	}
 	made, err := write(flags.Arg(0), image, archive, drop)
 	if err != nil {
 		return err
