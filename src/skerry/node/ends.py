@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from skerry.model.exits import SIGKILL, ProcessExit, ProcessReason, SandboxExit, SandboxReason
@@ -19,7 +20,6 @@ class Seen:
     asked: SandboxReason | None = None  # somebody ended it on purpose
     entrypoint: ProcessExit | None = None
     violation: str | None = None  # the rule of the agent protocol that its agent broke
-    agent_lost: bool = False  # the agent's pipes closed while the sandbox was up
     sentry_alive: bool = True
     oom_kills: int = 0
 
@@ -63,14 +63,35 @@ def _lifetime_over(seen: Seen) -> bool:
     return seen.deadline is not None and seen.now >= seen.deadline - LIFETIME_SLACK_S
 
 
+class MemoryKills:
+    """Which of the kernel's kills for lack of memory have been told as the end of a process.
+
+    The kernel only counts them. Each is told once, so that a process killed otherwise later is not taken for one.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self.told = 0
+
+    def take(self) -> bool:
+        """Tell whether there is a kill that was not told yet, and count it as told."""
+        if not self.untold():
+            return False
+        self.told += 1
+        return True
+
+    def untold(self) -> int:
+        return max(0, self._count() - self.told)
+
+
 def process_exit(
-    *, code: int | None, signal: int | None, reason: str, evidence: str, oom_kills_before: int, oom_kills: int
+    *, code: int | None, signal: int | None, reason: str, evidence: str, out_of_memory: bool
 ) -> ProcessExit:
-    """Return the exit of a process from what its agent told and from the kernel's count of out-of-memory kills.
+    """Return the exit of a process from what its agent told.
 
     A process that the kernel kills for memory looks to the agent like any other that got SIGKILL.
     """
-    if signal == SIGKILL and reason == "signaled" and oom_kills > oom_kills_before:
+    if out_of_memory:
         text = "the sandbox's memory limit was reached and the kernel killed it"
         return ProcessExit(reason=ProcessReason.OUT_OF_MEMORY, signal=signal, evidence=text)
     # An exit code speaks for itself.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from skerry.model.errors import Error, NotFoundError, SandboxEndedError
+from skerry.model.errors import NotFoundError, SandboxEndedError
 from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import SANDBOX, NodeId, ProcessId, SandboxId, is_id
@@ -27,6 +27,7 @@ log = Events("skerry.node")
 
 SWEEP_EVERY_S: Final = 60.0
 SANDBOXES_MAX: Final = 1000
+TAKEN_OVER_AT_ONCE: Final = 8
 _SWEEP: Final = "sweep"
 
 
@@ -49,8 +50,7 @@ class Host:
         for folder in (machinery.output_folder, machinery.build_folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         await machinery.network.start()
-        for record in list(machinery.records.all()):
-            await self._take_over(record)
+        await self._take_over_all()
         self._remove_half_starts()
         await self._sweep()
         self._own(self._keep_sweeping(), name=_SWEEP)
@@ -63,8 +63,7 @@ class Host:
             if task.get_name() == _SWEEP:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        alive = any(not supervisor.ended.done() for supervisor in self._live.values())
-        if alive:
+        if self._live:  # what has ended is out of it
             await self._machinery.network.leave()
         else:
             await self._machinery.network.stop()
@@ -200,6 +199,16 @@ class Host:
         if supervisor.build is None:
             self._ends.put_nowait(ended)
 
+    async def _take_over_all(self) -> None:
+        """Take over what an earlier node left, some at a time: one that does not answer must not hold up the others."""
+        turns = asyncio.Semaphore(TAKEN_OVER_AT_ONCE)
+
+        async def take_over(record: SandboxRecord | SandboxId) -> None:
+            async with turns:
+                await self._take_over(record)
+
+        await asyncio.gather(*map(take_over, list(self._machinery.records.all())))
+
     async def _take_over(self, record: SandboxRecord | SandboxId) -> None:
         if not isinstance(record, SandboxRecord):
             log.warning("sandbox.record_unreadable", sandbox=record)
@@ -209,10 +218,9 @@ class Host:
         self._live[record.sandbox] = supervisor
         try:
             runs = await supervisor.take_over(record)
-        except (Error, OSError) as exc:
+        except Exception as exc:  # one sandbox must not keep the node, and all others, from coming up
             log.error("sandbox.take_over_failed", exc=exc, sandbox=record.sandbox)
-            del self._live[record.sandbox]
-            self._machinery.records.remove(record.sandbox)
+            await supervisor.abandon(exc)
             return
         if not runs:
             return
@@ -228,17 +236,19 @@ class Host:
 
     async def _sweep(self) -> None:
         """Remove what belongs to no live sandbox, and say what it was."""
-        machinery, keep = self._machinery, set(self._live)
-        for what in (machinery.backend.sweep(keep), machinery.network.sweep(keep)):
+        machinery = self._machinery
+        # Each asks anew who lives, and looks at the machine before it waits for anything: a start may come in between.
+        for sweep in (machinery.backend.sweep, machinery.network.sweep, self._sweep_cgroups):
             try:
-                lines = await what
-            except (Error, OSError) as exc:
+                lines = await sweep(set(self._live))
+            except Exception as exc:
                 log.error("node.sweep_failed", exc=exc)
                 continue
             for line in lines:
                 log.warning("node.swept", what=line)
-        for line in machinery.cgroups.sweep(keep):
-            log.warning("node.swept", what=line)
+
+    async def _sweep_cgroups(self, keep: Collection[SandboxId]) -> Sequence[str]:
+        return self._machinery.cgroups.sweep(keep)
 
     def _remove_half_starts(self) -> None:
         """Remove the folders of starts that a kill cut off: no record tells of them, and no journal was begun."""

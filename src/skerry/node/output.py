@@ -21,8 +21,8 @@ BATCHES: Final = 16
 """At a bound, a sixteenth of the smaller one goes at once."""
 
 PROCESS_BYTES: Final = OUTPUT_PROCESS_BYTES + 2 * MAX_WINDOW
-"""The bound, and a window for each channel: without it, credit for a byte that never comes would cost the oldest ones of
-a process that wrote exactly as much as is promised."""
+"""The bound, and a window for each channel: without it, credit for a byte that never comes would cost the oldest ones
+of a process that wrote exactly as much as is promised."""
 
 log = Events("skerry.node.output")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
-from skerry.model.errors import ConflictError, NotFoundError
+from skerry.model.errors import ConflictError, InvalidError, NotFoundError
 from skerry.model.exits import ProcessExit
+from skerry.model.limits import ENV_BYTES
 from skerry.model.sandboxes import ProcessView
 from skerry.model.specs import ExecSpec
 from skerry.node.agent_stream import AgentStream, LinkLost
@@ -23,7 +26,7 @@ class NodeProcess:
         self._view = view
         self.log = output
         self._stream: AgentStream | None = None
-        self._bound = asyncio.Event()
+        self._beginning: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ProcessExit] = asyncio.get_running_loop().create_future()
         self._stdin_acknowledged = 0
         if view.exit is not None:
@@ -72,6 +75,16 @@ class NodeProcess:
 
     # For the supervisor
 
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` be its start, whether or not anyone waits for it."""
+        self._beginning = asyncio.get_running_loop().create_task(work)
+        self._beginning.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def begun(self) -> None:
+        """Return once it has started; raise what kept it from that. One that was found again has."""
+        if self._beginning is not None:
+            await asyncio.shield(self._beginning)
+
     def bind(self, stream: AgentStream) -> None:
         """Take the stream of the link in use."""
         self._stream = stream
@@ -102,10 +115,17 @@ class NodeProcess:
 
 
 def open_exec(spec: ExecSpec, *, env: dict[str, str], workdir: str, user: str) -> OpenExec:
-    """Return what the agent is asked for. `env`, `workdir` and `user` are the sandbox's own."""
+    """Return what the agent is asked for. `env`, `workdir` and `user` are the sandbox's own; raises InvalidError."""
+    environment = encoded({**env, **spec.env})
+    size = sum(len(pair) + 1 for pair in environment)
+    if size > ENV_BYTES:
+        raise InvalidError(
+            f"the environment of {spec.argv[0]!r} has {size:,} bytes together with the image's, the machine's and the "
+            f"sandbox's own, and at most {ENV_BYTES:,} are allowed; write large values to a file"
+        )
     return OpenExec(
         argv=tuple(argument.encode("utf-8", "surrogateescape") for argument in spec.argv),
-        env=encoded({**env, **spec.env}),
+        env=environment,
         cwd=(spec.workdir or workdir).encode("utf-8", "surrogateescape"),
         user=spec.user or user,
         stdin="pipe" if spec.stdin == "pipe" else "null",

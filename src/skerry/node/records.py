@@ -51,7 +51,7 @@ class Records:
         draft = path.with_suffix(".new")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.write(descriptor, _encode(record))
+            _write_all(descriptor, _encode(record))
         finally:
             os.close(descriptor)
         os.rename(draft, path)
@@ -93,12 +93,18 @@ class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     exit: ProcessExit
 
 
+class ProcessDropped(msgspec.Struct, frozen=True, kw_only=True, tag="dropped"):
+    """It was never started, or its place was needed."""
+
+    process: ProcessId
+
+
 class SandboxEnd(msgspec.Struct, frozen=True, kw_only=True, tag="sandbox_ended"):
     exit: SandboxExit
     at: float
 
 
-Entry = ProcessStarted | ProcessEnded | SandboxEnd
+Entry = ProcessStarted | ProcessEnded | ProcessDropped | SandboxEnd
 
 _decoder = msgspec.json.Decoder(Entry)
 
@@ -116,7 +122,7 @@ class Journal:
             self._descriptor = os.open(self._path, flags, 0o600)
             if _is_cut_off(self._descriptor):
                 os.write(self._descriptor, b"\n")  # so that only that line is lost
-        os.write(self._descriptor, msgspec.json.encode(entry) + b"\n")
+        _write_all(self._descriptor, msgspec.json.encode(entry) + b"\n")
 
     def read(self) -> Iterator[Entry]:
         """Yield the entries; a last line that was cut off is left out."""
@@ -140,3 +146,9 @@ def _is_cut_off(descriptor: int) -> bool:
     """Tell whether a kill left half a line at the end of a file."""
     size = os.fstat(descriptor).st_size
     return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """Write everything or raise: a full disk takes part of it and says so only at the next try."""
+    while content:
+        content = content[os.write(descriptor, content) :]

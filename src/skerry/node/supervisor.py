@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from skerry.images.merge import DROPPED, merge
-from skerry.model.errors import ConflictError, Error, ImageBuildError, SandboxEndedError, StartFailedError
+from skerry.model.errors import (
+    ConflictError,
+    Error,
+    ImageBuildError,
+    SandboxEndedError,
+    ServerUnavailableError,
+    StartFailedError,
+)
 from skerry.model.events import Events
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
 from skerry.model.ids import ProcessId
@@ -46,6 +53,10 @@ log = Events("skerry.node")
 
 DRAIN_S: Final = 0.3
 """How long the entrypoint's output may stand still before it is taken for all that comes."""
+DRAIN_MAX_S: Final = 2.0
+"""How long it may go on arriving: what was written before the end is at most a pipe and a window of each channel."""
+BEGIN_S: Final = 30.0
+"""How long an agent may take to start a process, before it is taken for broken."""
 SENTRY_S: Final = 1.0
 """How long a sentry whose agent is gone may take to follow it, before it is taken to live on."""
 
@@ -105,7 +116,6 @@ class Supervisor:
         """`on_ended` is told of the end before anyone who waits for it."""
         self.id = launch.sandbox
         self.resources: Resources = launch.spec.resources
-        self.table = ProcessTable(launch.sandbox, machinery.output_folder / launch.sandbox, machinery.quota)
         self.build: int | None = launch.build_disk_mib
         self.started: Started | None = None
         self.ended: asyncio.Future[SandboxEnded] = asyncio.get_running_loop().create_future()
@@ -114,9 +124,17 @@ class Supervisor:
         self._on_ended = on_ended
         self._now = now
         self._parts = Parts(launch.sandbox, machinery)
+        self.table = ProcessTable(
+            launch.sandbox,
+            machinery.output_folder / launch.sandbox,
+            machinery.quota,
+            oom_kills=self._parts.oom_kills,
+            on_exit=self._on_process_exit,
+        )
         self._happenings: asyncio.Queue[Happening] = asyncio.Queue()
         self._watchers: list[asyncio.Task[None]] = []
         self._ending = False
+        self._left = False
         self._secret = b""
         self._generation = 0
         self._started_at = 0.0
@@ -153,10 +171,14 @@ class Supervisor:
         self._begin_watching()
         happening = await self._happenings.get()
         if isinstance(happening, Leave):
-            self._let_go()
+            await self._let_go()
             return
         self._ending = True
-        end = await self._judge(happening)
+        try:
+            end = await self._judge(happening)
+        except Exception as exc:
+            log.error("sandbox.node_fault", exc=exc, sandbox=self.id)
+            end = SandboxExit(reason=SandboxReason.GUEST_BROKEN, evidence=f"a fault of its node: {type(exc).__name__}")
         await asyncio.shield(self._finish(end))
 
     def happen(self, happening: Happening) -> None:
@@ -172,6 +194,8 @@ class Supervisor:
         return self._parts.link
 
     def ended_error(self) -> SandboxEndedError:
+        if self._left:
+            raise ServerUnavailableError(f"the server is stopping; sandbox {self.id} runs on, ask its next server")
         if not self.ended.done():
             return SandboxEndedError(f"sandbox {self.id} is ending; create another one")
         end = self.ended.result().exit
@@ -188,15 +212,18 @@ class Supervisor:
         """Return a process once it has started; one with this id that exists already is returned as it is."""
         known = self.table.get(process)
         if known is not None:
+            await known.begun()
             return known
         link = self.link()
         defaults = self._defaults
         op = open_exec(spec, env=defaults.env, workdir=defaults.workdir, user=defaults.user)
         view = ProcessView(id=process, sandbox=self.id, argv=spec.argv, started_at=self._now())
         try:
-            return await self.table.start(
-                link, view, op, oom_kills=self._parts.oom_kills, on_exit=self._on_process_exit
-            )
+            async with asyncio.timeout(BEGIN_S):
+                return await self.table.start(link, view, op)
+        except TimeoutError as exc:
+            self.happen(AgentGone(Lost("gone", f"it started no process within {BEGIN_S:g} s")))
+            raise SandboxEndedError(f"sandbox {self.id} does not answer and is ended; create another one") from exc
         except LinkLost as exc:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AGENT_S):
@@ -292,9 +319,11 @@ class Supervisor:
         if ready is None:
             return await self._ended_meanwhile(sentry_alive=True)
         assert parts.link is not None
-        self.table.resume(parts.link, ready, oom_kills=parts.oom_kills, on_exit=self._on_process_exit)
+        self.table.resume(parts.link, ready)
         entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
-        if entrypoint is not None and entrypoint.ended:
+        if entrypoint is None:
+            await self._start_entrypoint()  # the kill came between the start and its command
+        elif entrypoint.ended:
             self.happen(EntrypointEnded(await entrypoint.wait()))
         return True
 
@@ -318,11 +347,23 @@ class Supervisor:
         try:
             pipes = await self._parts.member.attach(encode_frame(FrameType.HELLO, 0, encode(hello)))
             link = AgentLink(pipes.reader_fd, pipes.writer_fd)
-            self._parts.link = link
-            return await link.hello(hello, deadline=asyncio.get_running_loop().time() + AGENT_S, sent=True)
-        except (TimeoutError, LinkLost, Error) as exc:
+        except Error as exc:
             log.warning("sandbox.attach_failed", sandbox=self.id, cause=escaped(str(exc)))
             return None
+        try:
+            ready = await link.hello(hello, deadline=asyncio.get_running_loop().time() + AGENT_S, sent=True)
+        except (TimeoutError, LinkLost) as exc:
+            log.warning("sandbox.attach_failed", sandbox=self.id, cause=escaped(str(exc)))
+            link.close()
+            return None
+        self._parts.link = link
+        return ready
+
+    async def abandon(self, fault: Exception) -> None:
+        """End it because this node cannot take it over; what it holds is given back."""
+        self._ending = True
+        evidence = f"its next node could not take it over: {type(fault).__name__}: {escaped(str(fault))}"
+        await self._finish(SandboxExit(reason=SandboxReason.NODE_LOST, evidence=evidence))
 
     async def _ended_meanwhile(self, *, sentry_alive: bool) -> bool:
         self._ending = True
@@ -332,7 +373,7 @@ class Supervisor:
             deadline=self._deadline,
             entrypoint=await entrypoint.wait() if entrypoint is not None and entrypoint.ended else None,
             sentry_alive=sentry_alive,
-            oom_kills=self._parts.oom_kills(),
+            oom_kills=self.table.kills.untold(),
         )
         await self._finish(sandbox_exit(seen))
         return False
@@ -364,7 +405,7 @@ class Supervisor:
                 asked = reason
             case EntrypointEnded(end):
                 entrypoint = end
-                await self._drain(self._launch.entrypoint)
+                await self._drain_until_more_happens()
             case AgentGone(lost):
                 if lost.reason == "fault":
                     log.error("sandbox.node_fault", sandbox=self.id, detail=escaped(lost.detail))
@@ -378,9 +419,22 @@ class Supervisor:
                 entrypoint=entrypoint,
                 violation=violation,
                 sentry_alive=self._parts.member is not None and self._parts.member.alive(),
-                oom_kills=self._parts.oom_kills(),
+                oom_kills=self.table.kills.untold(),
             )
         )
+
+    async def _drain_until_more_happens(self) -> None:
+        """Let the entrypoint's output arrive; something in the background may go on writing, so there is a bound."""
+        work = [
+            asyncio.ensure_future(self._drain(self._launch.entrypoint)),
+            asyncio.ensure_future(self._happenings.get()),
+        ]
+        try:
+            await asyncio.wait(work, timeout=DRAIN_MAX_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in work:
+                each.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
 
     async def _await_sentry(self) -> None:
         """Give a sentry whose agent is gone a moment: the two usually end together, the pipes a little earlier."""
@@ -404,23 +458,31 @@ class Supervisor:
                 return
 
     async def _finish(self, end: SandboxExit) -> None:
-        """Give everything back, then tell."""
-        for watcher in self._watchers:
-            watcher.cancel()
-        await self._parts.give_back()
-        at = self._now()
-        self.table.settle_all(end, at)
-        self._machinery.records.remove(self.id)
-        ended = SandboxEnded(sandbox=self.id, exit=end, at=at)
+        """Give everything back, then tell; whatever fails, it is told."""
+        ended = SandboxEnded(sandbox=self.id, exit=end, at=self._now())
+        try:
+            await self._stop_watching()
+            await self._parts.give_back()
+            self.table.settle_all(end, ended.at)
+            self._machinery.records.remove(self.id)
+        except Exception as exc:
+            log.error("sandbox.not_removed", exc=exc, sandbox=self.id)
         self._on_ended(ended)
         self.ended.set_result(ended)
 
-    def _let_go(self) -> None:
+    async def _stop_watching(self) -> None:
         for watcher in self._watchers:
             watcher.cancel()
-        self._ending = True
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+
+    async def _let_go(self) -> None:
+        await self._stop_watching()
+        self._ending = self._left = True
         if self._parts.link is not None:
             self._parts.link.close()
+        gone = ServerUnavailableError(f"the server is stopping; sandbox {self.id} runs on, ask its next server")
+        self.ended.set_exception(gone)
+        self.ended.exception()  # nobody need ask
 
 
 def without_access(launch: Launch) -> Launch:

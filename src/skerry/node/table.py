@@ -10,17 +10,18 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Final
 
+from skerry.model.events import Events
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit
 from skerry.model.ids import ProcessId, SandboxId
 from skerry.model.sandboxes import ProcessView
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import AgentStream, StreamError
-from skerry.node.ends import ended_with_sandbox, process_exit
+from skerry.node.ends import MemoryKills, ended_with_sandbox, process_exit
 from skerry.node.failures import process_error
 from skerry.node.output import ProcessOutput
 from skerry.node.output_quota import NodeQuota
 from skerry.node.processes import NodeProcess, channels_of
-from skerry.node.records import Entry, Journal, ProcessEnded, ProcessStarted, SandboxEnd
+from skerry.node.records import Entry, Journal, ProcessDropped, ProcessEnded, ProcessStarted, SandboxEnd
 from skerry.wire.frames import STDERR, STDOUT
 from skerry.wire.messages import Exit, OpenExec, Ready
 
@@ -32,14 +33,31 @@ _UNRECORDED: Final = ProcessExit(
     reason=ProcessReason.SANDBOX_ENDED, evidence="it ended as the server was killed; how was not recorded"
 )
 
+_NEVER_BEGAN: Final = ProcessExit(reason=ProcessReason.SANDBOX_ENDED, evidence="it was never started")
+
 OnExit = Callable[[ProcessId, ProcessExit], None]
+
+log = Events("skerry.node")
 
 
 class ProcessTable:
-    """Every process of one sandbox, and the folder of their output."""
+    """Every process of one sandbox, and the folder of their output.
 
-    def __init__(self, sandbox: SandboxId, folder: Path, quota: NodeQuota) -> None:
+    `oom_kills` counts what the kernel has killed in it for lack of memory; `on_exit` is told of each end, once.
+    """
+
+    def __init__(
+        self,
+        sandbox: SandboxId,
+        folder: Path,
+        quota: NodeQuota,
+        *,
+        oom_kills: Callable[[], int] = lambda: 0,
+        on_exit: OnExit = lambda _process, _exit: None,
+    ) -> None:
         self.sandbox = sandbox
+        self.kills = MemoryKills(oom_kills)
+        self._on_process_exit = on_exit
         self.folder = folder
         self.end: SandboxEnd | None = None
         """How the sandbox ended, once the journal says so."""
@@ -47,6 +65,7 @@ class ProcessTable:
         self._journal = Journal(folder / "journal")
         self._processes: dict[ProcessId, NodeProcess] = {}
         self._streams: dict[int, ProcessId] = {}
+        self._complained = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def all(self) -> list[NodeProcess]:
@@ -55,17 +74,15 @@ class ProcessTable:
     def get(self, process: ProcessId) -> NodeProcess | None:
         return self._processes.get(process)
 
-    async def start(
-        self, link: AgentLink, view: ProcessView, op: OpenExec, *, oom_kills: Callable[[], int], on_exit: OnExit
-    ) -> NodeProcess:
-        """Return the process once the agent has started it; raises an Error if it could not."""
+    async def start(self, link: AgentLink, view: ProcessView, op: OpenExec) -> NodeProcess:
+        """Return the process once the agent has started it; raises an Error if it could not, LinkLost."""
         channels = channels_of(op)
-        output = self._output(view.id, channels)
-        process = NodeProcess(view, output)
+        link.check()
+        process = NodeProcess(view, self._output(view.id, channels))
         self._processes[view.id] = process
         # Before the agent hears of it, so that a successor of ours knows every stream that the agent may tell.
         number = link.streams.last_stream + 1
-        self._journal.add(
+        self._note(
             ProcessStarted(
                 process=view.id,
                 stream=number,
@@ -76,16 +93,21 @@ class ProcessTable:
             )
         )
         self._streams[number] = view.id
-        stream = link.open(op, sink=output)
+        stream = link.open(op, sink=process.log)
         process.bind(stream)
-        self._watch(process, stream, oom_kills, on_exit)
+        # A task of its own: a caller that goes away changes nothing, and one that repeats the call waits for the same.
+        process.begin(self._begin(process, stream))
+        await process.begun()
+        return process
+
+    async def _begin(self, process: NodeProcess, stream: AgentStream) -> None:
+        stream.exit.add_done_callback(partial(self._on_exit, process))
         try:
             await stream.started()
         except StreamError as refusal:
-            self._drop(view.id)
+            self._drop(process.view.id, stream.number)
             raise process_error(refusal) from refusal
         self._drop_oldest()
-        return process
 
     def _output(self, process: ProcessId, channels: Sequence[int]) -> ProcessOutput:
         """Return the output of a process, of which channels that it does not have have ended."""
@@ -94,33 +116,29 @@ class ProcessTable:
             output.end(channel)
         return output
 
-    def _watch(self, process: NodeProcess, stream: AgentStream, oom_kills: Callable[[], int], on_exit: OnExit) -> None:
-        before = oom_kills()
-        stream.exit.add_done_callback(partial(self._on_exit, process, before, oom_kills, on_exit))
-
-    def _on_exit(
-        self,
-        process: NodeProcess,
-        before: int,
-        oom_kills: Callable[[], int],
-        on_exit: OnExit,
-        told: asyncio.Future[Exit],
-    ) -> None:
+    def _on_exit(self, process: NodeProcess, told: asyncio.Future[Exit]) -> None:
         if told.cancelled() or told.exception() is not None:
             return  # the link was lost: an attach or the end of the sandbox says more
+        if process.ended:
+            return
         seen = told.result()
+        # Only an unasked SIGKILL can have been the kernel's; a file of a control group is slow to read.
+        out_of_memory = seen.signal == SIGKILL and seen.reason == "signaled" and self.kills.take()
         end = process_exit(
-            code=seen.code,
-            signal=seen.signal,
-            reason=seen.reason,
-            evidence=seen.evidence,
-            oom_kills_before=before,
-            # Only a SIGKILL can have been the kernel's; a file of a control group is slow to read.
-            oom_kills=oom_kills() if seen.signal == SIGKILL else before,
+            code=seen.code, signal=seen.signal, reason=seen.reason, evidence=seen.evidence, out_of_memory=out_of_memory
         )
-        if process.settle(end):
-            self._journal.add(ProcessEnded(process=process.view.id, exit=end))
-            on_exit(process.view.id, end)
+        process.settle(end)
+        self._note(ProcessEnded(process=process.view.id, exit=end))
+        self._on_process_exit(process.view.id, end)
+
+    def _note(self, entry: Entry) -> None:
+        """Write a line of the journal. Without it a successor knows less; that must not end what goes on now."""
+        try:
+            self._journal.add(entry)
+        except OSError as exc:
+            if not self._complained:
+                log.error("sandbox.journal_failed", exc=exc, sandbox=self.sandbox)
+            self._complained = True
 
     # After a restart
 
@@ -138,11 +156,16 @@ class ProcessTable:
         elif isinstance(entry, SandboxEnd):
             self.end = entry
             self._end_outputs()
+        elif isinstance(entry, ProcessDropped):
+            self._processes.pop(entry.process, None)
         elif process := self._processes.get(entry.process):
+            if entry.exit.reason is ProcessReason.OUT_OF_MEMORY:
+                self.kills.told += 1
             process.settle(entry.exit)
 
-    def resume(self, link: AgentLink, ready: Ready, *, oom_kills: Callable[[], int], on_exit: OnExit) -> None:
+    def resume(self, link: AgentLink, ready: Ready) -> None:
         """Go on with the streams of an agent that was attached to again."""
+        self._drop_unbegun(ready.last_stream)
         told = {state.stream: state for state in ready.streams}
         sinks = {
             number: self._processes[process].log
@@ -155,8 +178,13 @@ class ProcessTable:
         for number, stream in link.resume(sinks).items():
             process = self._processes[self._streams[number]]
             process.bind(stream)
-            self._watch(process, stream, oom_kills, on_exit)
+            stream.exit.add_done_callback(partial(self._on_exit, process))
         self._settle_untold(set(told))
+
+    def _drop_unbegun(self, last_stream: int) -> None:
+        """Forget what the agent never heard of: the line was written, the kill came before the frame."""
+        for number in [number for number in self._streams if number > last_stream]:
+            self._drop(self._streams[number], number)
 
     def _settle_untold(self, told: set[int]) -> None:
         """End what the agent has forgotten: it does so only after the end of a process was told."""
@@ -173,10 +201,10 @@ class ProcessTable:
         for process in self._processes.values():
             rest = ended_with_sandbox(end)
             if process.settle(rest):
-                self._journal.add(ProcessEnded(process=process.view.id, exit=rest))
+                self._note(ProcessEnded(process=process.view.id, exit=rest))
         self._end_outputs()
         self.end = SandboxEnd(exit=end, at=at)
-        self._journal.add(self.end)
+        self._note(self.end)
         self._journal.close()
 
     def remove(self) -> None:
@@ -199,8 +227,16 @@ class ProcessTable:
         for identifier in ended[: len(self._processes) - ENDED_KEPT]:
             self._drop(identifier)
 
-    def _drop(self, identifier: ProcessId) -> None:
-        self._processes.pop(identifier).log.remove()
+    def _drop(self, identifier: ProcessId, stream: int | None = None) -> None:
+        process = self._processes.pop(identifier, None)
+        if process is None:
+            return
+        numbers = [stream] if stream is not None else [n for n, found in self._streams.items() if found == identifier]
+        for number in numbers:
+            self._streams.pop(number, None)
+        process.settle(_NEVER_BEGAN)
+        process.log.remove()
+        self._note(ProcessDropped(process=identifier))
 
 
 def _end_output(process: NodeProcess) -> None:

@@ -11,6 +11,7 @@ from realnode import IDS, Node, read
 
 from skerry.model.errors import (
     ConflictError,
+    InvalidError,
     SandboxEndedError,
     SandboxFilesystemIsADirectoryError,
     SandboxFilesystemNoSpaceError,
@@ -103,6 +104,56 @@ async def test_a_background_process_does_not_delay_the_exit(node: Node) -> None:
     process = await node.exec(box, "sh", "-c", "sleep 30 & exit 4")
     async with asyncio.timeout(5):
         assert (await process.wait()).code == 4
+
+
+async def test_what_goes_on_writing_in_the_background_does_not_keep_a_sandbox_alive(node: Node) -> None:
+    box = await node.start("sh", "-c", "(while :; do echo x; sleep 0.05; done) & echo first; exit 5")
+    async with asyncio.timeout(10):
+        ended = await node.host.wait_ended(box)
+    assert (ended.exit.reason, ended.exit.code) == (SandboxReason.EXITED, 5)
+    (process,) = node.host.processes(box)
+    assert (await read(process, 1)).startswith(b"first\n")
+
+
+async def test_an_exec_that_is_refused_leaves_nothing_and_may_be_repeated(node: Node) -> None:
+    box = await node.start()
+    identifier = ProcessId(IDS.new(PROCESS))
+    spec = ExecSpec(argv=("pwd",), workdir="/later")
+    both = await asyncio.gather(*(node.host.exec(box, identifier, spec) for _ in range(2)), return_exceptions=True)
+    assert [type(each) for each in both] == [ConflictError, ConflictError]
+    assert node.host.processes(box) == []
+    await node.host.files(box).make_directory("/later")
+    process = await node.host.exec(box, identifier, spec)
+    assert await read(process, 1) == b"/later\n"
+
+
+async def test_an_exec_whose_caller_goes_away_is_found_by_a_repeat(node: Node) -> None:
+    box = await node.start()
+    identifier, spec = ProcessId(IDS.new(PROCESS)), ExecSpec(argv=("echo", "once"))
+    first = asyncio.ensure_future(node.host.exec(box, identifier, spec))
+    await asyncio.sleep(0)
+    first.cancel()
+    async with asyncio.timeout(10):
+        process = await node.host.exec(box, identifier, spec)
+        assert await read(process, 1) == b"once\n"
+
+
+async def test_an_environment_that_is_too_large_in_all_is_refused_and_the_sandbox_lives(node: Node) -> None:
+    large = {f"V{number}": "x" * 1000 for number in range(70)}
+    box = await node.start(env=large)
+    with pytest.raises(InvalidError, match="environment of 'true' has"):
+        await node.exec(box, "true", env={name.lower(): value for name, value in large.items()})
+    assert (await node.run(box, "true"))[0] == 0
+
+
+async def test_a_process_killed_by_hand_after_a_memory_kill_is_told_apart(node: Node) -> None:
+    box = await node.start(resources=Resources(memory_limit_mib=128))
+    bystander = await node.exec(box, "sleep", "4321")
+    bomb = "b=[]\nwhile True: b.append(bytearray(b'x' * (8 << 20)))"
+    bombed = await (await node.exec(box, "python3", "-c", bomb)).wait()
+    assert bombed.reason is ProcessReason.OUT_OF_MEMORY
+    await node.run(box, "pkill", "-9", "-f", "sleep 4321")
+    assert (await bystander.wait()).reason is ProcessReason.SIGNALED
 
 
 async def test_a_signal_of_ours_kills_and_one_of_its_own_is_told_apart(node: Node) -> None:

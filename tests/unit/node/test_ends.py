@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxReason
-from skerry.node.ends import Seen, ended_with_sandbox, process_exit, sandbox_exit
+from skerry.node.ends import MemoryKills, Seen, ended_with_sandbox, process_exit, sandbox_exit
 
 ALIVE = Seen(now=100.0, deadline=400.0)
 EXITED = ProcessExit(reason=ProcessReason.EXITED, code=3)
@@ -43,21 +43,25 @@ def test_a_broken_rule_is_named() -> None:
     assert "over_credit" in end.evidence
 
 
-@pytest.mark.parametrize(
-    ("signal", "reason", "kills", "expected"),
-    [
-        (9, "signaled", 1, ProcessReason.OUT_OF_MEMORY),
-        (9, "signaled", 0, ProcessReason.SIGNALED),
-        (9, "killed", 1, ProcessReason.KILLED),
-        (9, "timeout", 1, ProcessReason.TIMEOUT),
-        (11, "signaled", 1, ProcessReason.SIGNALED),
-    ],
-)
-def test_only_an_unasked_sigkill_beside_a_kill_by_the_kernel_is_out_of_memory(
-    signal: int, reason: str, kills: int, expected: ProcessReason
-) -> None:
-    end = process_exit(code=None, signal=signal, reason=reason, evidence="", oom_kills_before=2, oom_kills=2 + kills)
-    assert end.reason is expected
+def test_a_kill_for_memory_is_told_as_one() -> None:
+    end = process_exit(code=None, signal=9, reason="signaled", evidence="", out_of_memory=True)
+    assert (end.reason, end.signal) == (ProcessReason.OUT_OF_MEMORY, 9)
+
+
+@pytest.mark.parametrize("reason", ["killed", "timeout", "signaled"])
+def test_other_ends_keep_their_reason(reason: str) -> None:
+    end = process_exit(code=None, signal=9, reason=reason, evidence="why", out_of_memory=False)
+    assert (end.reason, end.evidence) == (ProcessReason(reason), "why")
+
+
+def test_each_kill_for_memory_is_told_once() -> None:
+    counted = 0
+    kills = MemoryKills(lambda: counted)
+    assert not kills.take()
+    counted = 2
+    assert [kills.take(), kills.take(), kills.take()] == [True, True, False]
+    counted = 3
+    assert kills.untold() == 1
 
 
 def test_a_process_that_outlives_nothing_says_how_its_sandbox_ended() -> None:

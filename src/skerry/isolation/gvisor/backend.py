@@ -10,7 +10,7 @@ from pathlib import Path
 
 from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.folders import MemberFolder, StateFolder, member_id, sandbox_of
-from skerry.isolation.gvisor.members import GvisorMember
+from skerry.isolation.gvisor.members import END_SECONDS, GvisorMember
 from skerry.isolation.gvisor.probe import check_machine, unavailable
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, key_of, reap
 from skerry.isolation.gvisor.sentry import Boot, Launcher, SentryError, printable_lines
@@ -160,6 +160,9 @@ async def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         watch = Watch(key)
         watch.kill()
-        await watch.ended()
+        # One that the kernel does not let go (a hung disk) must not hold up the sweep of all others.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await watch.ended()
+                reap(pid)
         watch.close()
-        reap(pid)
