@@ -55,6 +55,7 @@ async def open_host(ground: Ground) -> AsyncIterator[Parts]:
     try:
         yield Parts(nodes={host.view().id: host}, images=images)
     finally:
+        await images.close()
         await host.close()
         machinery.quota.close()
         backend.close()

@@ -50,7 +50,8 @@ BUILD_DISK_MIB = 20 * 1024
 BUILD_LIFETIME_S = 3600.0
 TAIL_LINES = 20
 LEFT_OUT_SHOWN = 10
-EVENTS_KEPT = 10_000  # of one build, for a caller that joins late; beyond it the oldest go
+EVENTS_CHARS = 2 * limits.MIB  # of one build's events, for a caller that joins late; beyond it the oldest go
+OUTPUT_S = 2.0
 
 OnEvent = Callable[[BuildEvent], None]
 
@@ -62,12 +63,20 @@ class _Build:
     task: asyncio.Task[ImageView]
     callers: int = 0
     listeners: list[OnEvent] = field(default_factory=list)
-    events: deque[BuildEvent] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    events: deque[BuildEvent] = field(default_factory=deque)
+    kept: int = 0
 
     def tell(self, event: BuildEvent) -> None:
         self.events.append(event)
+        self.kept += _weight(event)
+        while self.kept > EVENTS_CHARS:
+            self.kept -= _weight(self.events.popleft())
         for listener in list(self.listeners):
             listener(event)
+
+
+def _weight(event: BuildEvent) -> int:
+    return 100 + (len(event.text) if isinstance(event, BuildLog) else len(event.title))
 
 
 class BuiltImages:
@@ -104,6 +113,13 @@ class BuiltImages:
         if not self._usable(view):
             raise NotFoundError(f"the file of image {image} is gone; build it again from its definition")
         return RootImage(file=self._files.path(image), config=config_of(view))
+
+    async def close(self) -> None:
+        """End the builds in progress; what they began is removed."""
+        builds = [build.task for build in self._builds.values()]
+        for task in builds:
+            task.cancel()
+        await asyncio.gather(*builds, return_exceptions=True)
 
     async def resolve(
         self, definition: ImageDefinition, host_access: HostAccess, force_build: bool, on_event: OnEvent
@@ -227,22 +243,40 @@ class BuiltImages:
     ) -> None:
         spec = ExecSpec(argv=argv, stdin="null", stderr="stdout", env=STEP_ENV)
         process = await node.exec(sandbox, ProcessId(self._ids.new(PROCESS)), spec)
-        tail = await self._follow(order, process)
-        end = await process.wait()
+        tail = _Tail()
+        following = asyncio.ensure_future(self._follow(order, process, tail))
+        try:
+            end = await process.wait()
+            # What a step leaves in the background may hold its output open; the step is over all the same.
+            await asyncio.wait([following], timeout=OUTPUT_S)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
         if end.returncode != 0:
-            raise build_error(step, argv, end.returncode, end.evidence, tail)
+            raise build_error(step, argv, end.returncode, end.evidence, tail.lines())
 
-    async def _follow(self, order: _Order, process: ProcessHandle) -> Sequence[str]:
+    async def _follow(self, order: _Order, process: ProcessHandle, tail: _Tail) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        tail: deque[str] = deque(maxlen=TAIL_LINES)
-        line = ""
         async for _, chunk in process.output(1).follow(0):
             text = printable(decoder.decode(bytes(chunk)), keep="\n\t\r")
             self._tell(order.key, BuildLog(text=text))
-            *whole, line = (line + text).split("\n")
-            tail.extend(whole)
-            line = line[-limits.KIB :]
-        return [*tail, line] if line else list(tail)
+            tail.add(text)
+
+
+class _Tail:
+    """The last lines of a log, each cut to its last kibibyte."""
+
+    def __init__(self) -> None:
+        self._whole: deque[str] = deque(maxlen=TAIL_LINES)
+        self._line = ""
+
+    def add(self, text: str) -> None:
+        *whole, line = (self._line + text).split("\n")
+        self._whole.extend(each[-limits.KIB :] for each in whole)
+        self._line = line[-limits.KIB :]
+
+    def lines(self) -> Sequence[str]:
+        return [*self._whole, self._line] if self._line else list(self._whole)
 
 
 async def _packed(node: NodeHandle, sandbox: SandboxId, draft: Path, step: ImageStep) -> Sequence[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from skerry.engine.interfaces import Clock, NodeHandle, Store
 from skerry.model import limits
-from skerry.model.errors import NotFoundError
+from skerry.model.errors import Error, NotFoundError
 from skerry.model.events import Events
 from skerry.model.ids import NodeId, SandboxId
 from skerry.model.sandboxes import EndedRow
@@ -63,7 +63,10 @@ class Retention:
     async def run(self) -> None:
         """Sweep now, and every minute."""
         while True:
-            await self.sweep()
+            try:
+                await self.sweep()
+            except (Error, OSError) as exc:  # a full disk is when it is needed most: try again
+                log.error("retention.failed", exc=exc)
             await self._clock.sleep(self._bounds.every_s)
 
     async def sweep(self) -> None:

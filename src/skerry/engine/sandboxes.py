@@ -269,7 +269,10 @@ class Sandboxes:
 
     async def _follow_ends(self, node: NodeHandle) -> None:
         async for ended in node.ended_since_start():
-            await self._end_told(ended)
+            try:
+                await self._end_told(ended)
+            except (Error, OSError) as exc:  # the others must be told all the same
+                log.error("sandbox.end_not_recorded", exc=exc, sandbox=ended.sandbox)
 
     async def _end_told(self, ended: SandboxEnded) -> None:
         live = self._live.get(ended.sandbox)

@@ -50,9 +50,13 @@ class Host:
         for folder in (machinery.output_folder, machinery.build_folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         await machinery.network.start()
-        await self._take_over_all()
-        self._remove_half_starts()
-        await self._sweep()
+        try:
+            await self._take_over_all()
+            self._remove_half_starts()
+            await self._sweep()
+        except BaseException:
+            await self.close()
+            raise
         self._own(self._keep_sweeping(), name=_SWEEP)
 
     async def close(self) -> None:

@@ -243,6 +243,12 @@ def test_env_and_workdir_reach_later_steps_and_sandboxes(server: Server) -> None
     assert output(image, "sh", "-c", 'cat here; echo "$WHO"; pwd') == "wörld = x\n/srv\nwörld = x\n/srv\n"
 
 
+@pytest.mark.timeout(60)
+def test_a_step_that_leaves_a_process_in_the_background_is_over_when_it_ends(server: Server) -> None:
+    image = Image.debian_slim().run_commands("(sleep 1000; echo never) & echo done > /made-in-time")
+    assert output(image, "cat", "/made-in-time") == "done\n"
+
+
 def test_a_step_that_fails_shows_its_last_lines_and_leaves_nothing(server: Server) -> None:
     with pytest.raises(ImageBuildError) as caught:
         Image.debian_slim().run_commands("seq 100; echo oops >&2; exit 7").build()

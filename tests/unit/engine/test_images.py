@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from waiting import until
 
-from skerry.engine.images import EVENTS_KEPT, TAIL_LINES, BuiltImages, definition_key
+from skerry.engine.images import EVENTS_CHARS, TAIL_LINES, BuiltImages, definition_key
 from skerry.engine.interfaces import BuildEvent, BuildLog, BuildStep
 from skerry.images.files import ImageFolder
 from skerry.model.errors import ImageBuildError, InvalidError, NotFoundError
@@ -116,8 +116,8 @@ class Works:
         if command.startswith("wait"):
             await self.go_on.wait()
         if command == "flood":
-            for number in range(EVENTS_KEPT + 10):
-                await process.write(b"%d\n" % number)
+            for _ in range(4):
+                await process.write(b"x" * (EVENTS_CHARS // 3) + b"\n")
         if command == "escape":
             await process.write(b"\x1b[2Jgone \xff\n")
         if command.startswith("fail"):
@@ -465,9 +465,18 @@ async def test_the_events_kept_for_late_callers_are_bounded(works: Works) -> Non
     await until(lambda: works.ran["wait"])
     second = asyncio.create_task(works.build("flood", "wait", events=late))
     await until(lambda: late)
-    assert len(late) <= EVENTS_KEPT
+    assert sum(len(event.text) for event in late if isinstance(event, BuildLog)) <= EVENTS_CHARS
     works.go_on.set()
     await asyncio.gather(first, second)
+
+
+async def test_closing_ends_the_builds_in_progress(works: Works) -> None:
+    build = asyncio.create_task(works.build("wait"))
+    await until(lambda: works.ran["wait"])
+    await works.images.close()
+    with pytest.raises(asyncio.CancelledError):
+        await build
+    assert not works.node.running()
 
 
 async def cancelled(task: asyncio.Task[ImageView]) -> None:
