@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final, TypeVar
 
 from skerry.doors.native.streams import Stream
@@ -217,5 +217,6 @@ async def _ended(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
     try:
         yield items
     finally:
-        if isinstance(items, AsyncGenerator):
-            await items.aclose()
+        close = getattr(items, "aclose", None)  # generators have it, and so has a node's reader, which is none
+        if close is not None:
+            await close()
