@@ -154,7 +154,9 @@ async def test_output_outlives_the_sandbox_until_it_is_forgotten(subject: Subjec
     await subject.node.terminate(sandbox)
     (found,) = subject.node.processes(sandbox)
     assert await content(found.output(1)) == b"kept\n"
+    assert set(subject.node.kept()) == {sandbox}
     subject.node.forget(sandbox)
+    assert not subject.node.kept()
     with pytest.raises(errors.NotFoundError):
         subject.node.processes(sandbox)
 

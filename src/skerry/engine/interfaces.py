@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,9 @@ class NodeHandle(Protocol):
         """Raises NotFoundError or SandboxEndedError."""
 
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded: ...
+
+    def kept(self) -> Collection[SandboxId]:
+        """The ended sandboxes whose output is kept."""
 
     def forget(self, sandbox: SandboxId) -> None:
         """Delete the output of an ended sandbox."""

@@ -328,6 +328,10 @@ class Sandboxes:
             for stray in [sandbox for sandbox in node.running() if sandbox not in known]:
                 log.warning("sandbox.stray", sandbox=stray, node=node.view().id)
                 await node.terminate(stray, SandboxReason.EVICTED)
+            # Of strays, and of builds that a kill cut off: nobody can ask for it any more.
+            for orphan in [sandbox for sandbox in node.kept() if self._store.sandbox(sandbox) is None]:
+                log.warning("sandbox.output_of_nobody", sandbox=orphan, node=node.view().id)
+                node.forget(orphan)
 
     async def _adopt_one(self, live: Live) -> None:
         view = live.view

@@ -128,6 +128,11 @@ class Host:
             if supervisor.started is not None and supervisor.build is None
         }
 
+    def kept(self) -> Collection[SandboxId]:
+        """The ended sandboxes whose output is kept."""
+        names = {folder.name for folder in self._machinery.output_folder.iterdir() if is_id(folder.name, SANDBOX)}
+        return {SandboxId(name) for name in names} - self._live.keys()
+
     def forget(self, sandbox: SandboxId) -> None:
         """Delete the output of an ended sandbox."""
         if sandbox not in self._live:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -128,6 +128,9 @@ class FakeNode:
 
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded:
         return await asyncio.shield(self._find(sandbox).ended)
+
+    def kept(self) -> Collection[SandboxId]:
+        return {sandbox for sandbox, box in self._sandboxes.items() if box.ended.done()}
 
     def forget(self, sandbox: SandboxId) -> None:
         box = self._sandboxes.get(sandbox)

@@ -313,13 +313,14 @@ async def test_a_start_that_the_end_of_the_server_cut_off_is_a_failed_start(worl
     assert view.exit.reason is SandboxReason.START_FAILED
 
 
-async def test_a_sandbox_without_a_row_is_ended_at_the_start(world: World) -> None:
+async def test_a_sandbox_without_a_row_is_ended_at_the_start_and_its_output_goes(world: World) -> None:
     async with world.engine() as engine:
         view = await engine.sandboxes.create(world.spec("cat"))
     await world.store.delete_sandbox(view.id)
+    ending = asyncio.ensure_future(world.node.wait_ended(view.id))
     async with world.engine():
-        ended = await world.node.wait_ended(view.id)
-    assert ended.exit.reason is SandboxReason.EVICTED
+        assert (await ending).exit.reason is SandboxReason.EVICTED
+        assert view.id not in world.node.kept()
 
 
 async def test_a_sandbox_that_cannot_be_adopted_keeps_the_server_from_no_other(

@@ -185,9 +185,10 @@ class Network:
             # Before the device is deleted: with the sandbox gone, the kernel may be quicker in removing the namespace.
             slot.drop_namespace()
             await asyncio.wrap_future(self._remover.submit(delete_device, slot.device))
-            del self._slots[slot.index]
             self._free.append(slot.index)
         finally:
+            # Also when it failed: the sweep then finds a slot of nobody and tries again.
+            del self._slots[slot.index]
             del self._releases[slot.index]
 
     @property
@@ -257,15 +258,18 @@ class Network:
         try:
             return await asyncio.shield(asyncio.wrap_future(making))
         except asyncio.CancelledError:
-            making.add_done_callback(lambda done: self._discard(done, index))
+            loop = asyncio.get_running_loop()
+            making.add_done_callback(lambda done: self._discard(done, index, loop))
             raise
 
-    def _discard(self, made: Future[int], index: int) -> None:
-        if made.cancelled() or made.exception() is not None:
-            return
-        os.close(made.result())
-        with suppress(OSError, Error):  # in the network's thread, where the callback runs
-            self._started.kernel.remove_slot(self.plan, index)
+    def _discard(self, made: Future[int], index: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Remove a slot that nobody wants any more; in the network's thread, where the callback runs."""
+        if not made.cancelled() and made.exception() is None:
+            os.close(made.result())
+            with suppress(OSError, Error):
+                self._started.kernel.remove_slot(self.plan, index)
+        with suppress(RuntimeError):  # the loop has ended, and the network with it
+            loop.call_soon_threadsafe(self._free.append, index)
 
     async def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in the network's thread; it is carried through even if the caller gives up."""
