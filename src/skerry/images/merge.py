@@ -18,7 +18,7 @@ DROPPED = ("/.skerry", "/run", "/proc", "/sys", "/dev")
 
 
 async def merge(helper: Path, *, base: Path, upper: Path, into: Path, drop: Sequence[str] = ()) -> Sequence[str]:
-    """Write `base` with the changes of the archive `upper` to `into`, and attributes beside it; return what was left out.
+    """Write `base` with the changes of the archive `upper` to `into`, attributes beside it; return what was left out.
 
     That is devices, which an image cannot hold, each path quoted. Raises ImageBuildError.
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +54,16 @@ open('dated', 'w').write('x'); os.utime('dated', ns=(1, 1_000_000_000_123_456_78
 open('before-1970', 'w'); os.utime('before-1970', (-86400, -86400))
 os.mkfifo('fifo', 0o640); os.mkdir('empty')
 open('zero', 'w'); open('binary', 'wb').write(bytes(range(256)) * 40)
-open(b'\xff\xfe\n', 'wb').write(b'name'); os.symlink(b'\xff/target', b'link-to-\xff'); os.symlink('/nowhere', 'dangling')
+open(b'\xff\xfe\n', 'wb').write(b'name'); os.symlink(b'\xff/target', b'link-to-\xff')
+os.symlink('/nowhere', 'dangling')
 open('n' * 255, 'w').write('long'); os.symlink('t' * 4095, 'long-link')
 with open('sparse', 'wb') as sparse: sparse.seek(1 << 20); sparse.write(b'end')
 os.mkdir('many')
-for number in range(%d): open(f'many/{number}', 'w').write(str(number))
+for number in range(5000): open(f'many/{number}', 'w').write(str(number))
 os.makedirs('/made/' + '/'.join(['d' * 50] * 40))
 os.mknod('device', 0o20644, os.makedev(1, 3))
 socket.socket(socket.AF_UNIX).bind('socket')
-""" % MANY
+"""
 
 # Prints what is there, as JSON: bytes of names in latin-1, content as a digest.
 LOOK = r"""
@@ -101,9 +101,9 @@ def output(image: Image, *argv: str, **options: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def found(server: Server) -> Iterator[dict[str, Any]]:
+def found(server: Server) -> dict[str, Any]:
     """What a sandbox of the changed image finds below /made."""
-    yield json.loads(output(changed(), "python3", "-c", LOOK))
+    return dict(json.loads(output(changed(), "python3", "-c", LOOK)))
 
 
 # What comes back
@@ -146,7 +146,9 @@ def test_hard_links_are_one_file(found: dict[str, Any]) -> None:
 
 
 def test_many_files_come_back_with_their_content(server: Server) -> None:
-    sums = "import os; print(len(os.listdir('/made/many')), sum(int(open(f'/made/many/{n}').read()) for n in range(5000)))"
+    sums = (
+        "import os; print(len(os.listdir('/made/many')), sum(int(open(f'/made/many/{n}').read()) for n in range(5000)))"
+    )
     assert output(changed(), "python3", "-c", sums) == f"{MANY} {MANY * (MANY - 1) // 2}\n"
     assert output(changed(), "sh", "-c", "test ! -e /etc/issue && echo gone") == "gone\n"
 
@@ -160,7 +162,9 @@ def test_devices_are_left_out_and_the_log_says_so(server: Server, capfd: pytest.
 
 
 def test_nothing_of_the_build_itself_is_in_an_image(server: Server, base_image: Path, tmp_path: Path) -> None:
-    image = Image.debian_slim().run_commands("mkdir -p /run/mine; echo x >/run/mine/x; echo x >/dev/shm/x; echo x >/tmp/x")
+    image = Image.debian_slim().run_commands(
+        "mkdir -p /run/mine; echo x >/run/mine/x; echo x >/dev/shm/x; echo x >/tmp/x"
+    )
     image.build()
     assert image.object_id
     file = server.data / "images" / f"{image.object_id}.erofs"
@@ -343,5 +347,3 @@ async def test_a_build_beyond_its_disk_gets_an_error_and_lives(node: Node, tmp_p
     assert (tmp_path / "image").stat().st_size > 10 << 20
     await node.host.terminate(sandbox)
     assert list((tmp_path / "builds").iterdir()) == []
-
-

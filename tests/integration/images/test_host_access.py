@@ -66,7 +66,7 @@ def run(machine: Mapping[str, str], command: str, *, steps: str = "", options: s
 
 
 def places(server: Server, needle: bytes) -> set[str]:
-    """Return the files of a server that hold some bytes, by folder and kind; output of processes is their own matter."""
+    """Return the files of a server that hold some bytes, by folder and kind; what processes print is their own."""
     files = [path for root in (server.data, server.runtime) for path in root.rglob("*") if path.is_file()]
     output = [path for path in files if path.suffix in (".1", ".2")]
     assert {path.parts[-3] for path in output} <= {"output"}
@@ -115,7 +115,10 @@ def test_they_reach_the_steps_of_a_build_and_stay_out_of_its_image(
     assert run(machine, f"test -s {TRUST} && echo here", steps=steps) == "here\n"
     bare = machine | {"SKERRY_HOST_ACCESS": "0"}
     # The same image, found by its key: how the machine reaches its indexes is no part of that.
-    assert run(bare, f"test ! -e {TRUST} && ! grep -rl {MARK[:11]} /etc /root /usr/local && echo none", steps=steps) == "none\n"
+    assert (
+        run(bare, f"test ! -e {TRUST} && ! grep -rl {MARK[:11]} /etc /root /usr/local && echo none", steps=steps)
+        == "none\n"
+    )
 
 
 @pytest.mark.parametrize("off", ["option", "variable"])
