@@ -318,6 +318,7 @@ async def test_a_sandbox_without_a_row_is_ended_at_the_start_and_its_output_goes
         view = await engine.sandboxes.create(world.spec("cat"))
     await world.store.delete_sandbox(view.id)
     ending = asyncio.ensure_future(world.node.wait_ended(view.id))
+    await settle()
     async with world.engine():
         assert (await ending).exit.reason is SandboxReason.EVICTED
         assert view.id not in world.node.kept()
