@@ -33,7 +33,9 @@ LOG_BYTES_MAX: Final = 4 * 1024 * 1024
 LOG_LINES_SHOWN: Final = 12
 _POLL_S: Final = 0.02
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What a server reads of its environment. Everything else of the caller's stays with the caller.
 _FOLDER = re.compile(r"SKERRY_[A-Z]+(_[A-Z]+)*_DIR")
+_SETTINGS: Final = ("SKERRY_NETWORK_RANGE",)
 
 
 async def ensure(endpoint: Endpoint) -> None:
@@ -100,9 +102,10 @@ def server_command() -> list[str]:
 
 
 def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the whole environment of the server: fixed, but for the folders that the caller chose."""
+    """Return the whole environment of the server: fixed, but for the folders and settings that the caller chose."""
     folders = {name: value for name, value in environ.items() if _FOLDER.fullmatch(name) and value.startswith("/")}
-    return {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "TZ": "UTC", **folders}
+    settings = {name: environ[name] for name in _SETTINGS if name in environ}
+    return {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "TZ": "UTC", **folders, **settings}
 
 
 def log_tail(log: Path, since: int) -> str:

@@ -68,13 +68,14 @@ async def test_the_first_call_starts_the_server(starts: Starts, capfd: pytest.Ca
 
 
 @needs_root
-async def test_nothing_of_the_caller_reaches_the_server(
+async def test_nothing_of_the_caller_but_its_settings_reaches_the_server(
     starts: Starts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD_X", "HTTP_PROXY", "SKERRY_TOKEN"):
         monkeypatch.setenv(name, "mine")
     monkeypatch.setenv("SKERRY_DATA_DIR", "/data/of/skerry")
     monkeypatch.setenv("SKERRY_RELATIVE_DIR", "relative")
+    monkeypatch.setenv("SKERRY_NETWORK_RANGE", "10.99.0.0/16")
     monkeypatch.chdir(tmp_path)
     with (tmp_path / "open").open("w") as file:
         os.set_inheritable(file.fileno(), True)
@@ -86,6 +87,7 @@ async def test_nothing_of_the_caller_reaches_the_server(
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "SKERRY_DATA_DIR": "/data/of/skerry",
+        "SKERRY_NETWORK_RANGE": "10.99.0.0/16",
         "SKERRY_RUNTIME_DIR": str(starts.folder),
     }
     assert (note["cwd"], note["umask"], note["session"]) == ("/", 0o077, note["pid"])
