@@ -145,7 +145,7 @@ def ip_forward() -> Finding:
 
 
 def disk() -> Finding:
-    folder = Path(os.environ.get("SKERRY_DATA_DIR") or DATA_DIR)
+    folder = _data_dir()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free / 2**30
     text = f"{free:.1f} GiB free for {folder}"
@@ -177,7 +177,7 @@ def image_tools() -> Finding:
 
 
 def images() -> Finding:
-    folder = Path(os.environ.get("SKERRY_DATA_DIR") or DATA_DIR) / "images"
+    folder = _data_dir() / "images"
     try:
         built = sum(path.suffix == ".erofs" for path in folder.iterdir())
     except FileNotFoundError:
@@ -208,7 +208,7 @@ def server() -> Finding:
             return Finding("missing", f"the one on {path} runs as uid {uid} and is not trusted", "unset SKERRY_URL")
         peer.sendall(b"GET /v1/health HTTP/1.1\r\nHost: skerry\r\nConnection: close\r\n\r\n")
         if not peer.recv(4096).startswith(b"HTTP/1.1 200"):
-            return Finding("missing", f"the one on {path} answers, but is not well", f"see {DATA_DIR}/server.log")
+            return Finding("missing", f"the one on {path} answers, but is not well", f"see {_data_dir()}/server.log")
     return Finding("ok", f"one answers on {path}")
 
 
@@ -246,6 +246,10 @@ def _unshare(flags: int) -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _data_dir() -> Path:
+    return Path(os.environ.get("SKERRY_DATA_DIR") or DATA_DIR)
 
 
 def _binary(name: str) -> Path:
