@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from skerry.model.exits import ProcessExit, SandboxExit
+from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit
 from skerry.model.ids import ProcessId, SandboxId
 from skerry.model.members import MemberRecord
 from skerry.model.nodes import Launch
@@ -107,22 +108,55 @@ class SandboxEnd(msgspec.Struct, frozen=True, kw_only=True, tag="sandbox_ended")
 Entry = ProcessStarted | ProcessEnded | ProcessDropped | SandboxEnd
 
 _decoder = msgspec.json.Decoder(Entry)
+JOURNAL_BYTES: Final = 4 << 20
 
 
 class Journal:
-    """The processes of one sandbox, a line each in a file that only grows; `kill -9` loses no line that was written."""
+    """The processes of one sandbox, a line each; `kill -9` loses no line that was written.
 
-    def __init__(self, path: Path) -> None:
+    Beyond `bound` bytes, lines of dropped processes are left out; it grows again by as much as is then left.
+    """
+
+    def __init__(self, path: Path, *, bound: int = JOURNAL_BYTES) -> None:
         self._path = path
+        self._least_bound = self._bound = bound
         self._descriptor: int | None = None
+        self._size = 0
 
     def add(self, entry: Entry) -> None:
+        """Write a line; raises OSError, and then a successor may not know of it."""
         if self._descriptor is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
-            if _is_cut_off(self._descriptor):
-                os.write(self._descriptor, b"\n")  # so that only that line is lost
-        _write_all(self._descriptor, msgspec.json.encode(entry) + b"\n")
+            self._open()
+        self._write(msgspec.json.encode(entry) + b"\n")
+        if self._size > self._bound:
+            self._compact()
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+        if _is_cut_off(self._descriptor):
+            self._write(b"\n")  # so that only that line is lost
+
+    def _write(self, content: bytes) -> None:
+        assert self._descriptor is not None
+        _write_all(self._descriptor, content)
+        self._size += len(content)
+
+    def _compact(self) -> None:
+        entries = list(self.read())
+        dropped = {entry.process for entry in entries if isinstance(entry, ProcessDropped)}
+        lines = [msgspec.json.encode(entry) + b"\n" for entry in entries if not _is_of(entry, dropped)]
+        draft = self._path.with_suffix(".new")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(descriptor, b"".join(lines))
+        finally:
+            os.close(descriptor)
+        os.rename(draft, self._path)
+        self.close()
+        self._open()
+        self._bound = max(self._least_bound, 2 * self._size)
 
     def read(self) -> Iterator[Entry]:
         """Yield the entries; a last line that was cut off is left out."""
@@ -140,6 +174,14 @@ class Journal:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _is_of(entry: Entry, dropped: set[ProcessId]) -> bool:
+    """Tell whether an entry only speaks of a dropped process. A kill for memory stays: such kills are counted."""
+    if isinstance(entry, SandboxEnd):
+        return False
+    counted = isinstance(entry, ProcessEnded) and entry.exit.reason is ProcessReason.OUT_OF_MEMORY
+    return entry.process in dropped and not counted
 
 
 def _is_cut_off(descriptor: int) -> bool:

@@ -158,10 +158,11 @@ class ProcessTable:
             self._end_outputs()
         elif isinstance(entry, ProcessDropped):
             self._processes.pop(entry.process, None)
-        elif process := self._processes.get(entry.process):
+        else:
             if entry.exit.reason is ProcessReason.OUT_OF_MEMORY:
                 self.kills.told += 1
-            process.settle(entry.exit)
+            if process := self._processes.get(entry.process):
+                process.settle(entry.exit)
 
     def resume(self, link: AgentLink, ready: Ready) -> None:
         """Go on with the streams of an agent that was attached to again."""

@@ -8,7 +8,7 @@ from skerry.model.members import MemberRecord
 from skerry.model.nodes import Launch, RootImage
 from skerry.model.sandboxes import Stage
 from skerry.model.specs import SandboxSpec
-from skerry.node.records import Journal, ProcessEnded, ProcessStarted, Records, SandboxRecord
+from skerry.node.records import Journal, ProcessDropped, ProcessEnded, ProcessStarted, Records, SandboxRecord
 
 BOX = SandboxId("sb_00000000000000000001")
 PROCESS = ProcessId("pr_00000000000000000001")
@@ -83,3 +83,22 @@ def test_half_a_line_of_a_journal_costs_no_other_line(tmp_path: Path) -> None:
 
 def test_a_journal_that_was_never_written_is_empty(tmp_path: Path) -> None:
     assert list(Journal(tmp_path / "journal").read()) == []
+
+
+def test_a_journal_beyond_its_bound_leaves_out_what_was_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path, bound=2000)
+    killed = ProcessExit(reason=ProcessReason.OUT_OF_MEMORY, signal=9)
+    kept = ProcessId("pr_kept")
+    journal.add(ProcessStarted(process=kept, stream=1, argv=("kept",), at=1.0, channels=(1, 2), stdin=True))
+    journal.add(ProcessEnded(process=ProcessId("pr_0"), exit=killed))
+    for number in range(200):
+        identifier = ProcessId(f"pr_{number}")
+        journal.add(ProcessStarted(process=identifier, stream=2, argv=("x" * 50,), at=1.0, channels=(1,), stdin=False))
+        journal.add(ProcessDropped(process=identifier))
+    assert path.stat().st_size < 4000
+    entries = list(Journal(path).read())
+    assert isinstance(entries[0], ProcessStarted)
+    assert entries[0].process == kept
+    assert ProcessEnded(process=ProcessId("pr_0"), exit=killed) in entries
+    assert [each.name for each in tmp_path.iterdir()] == ["journal"]
