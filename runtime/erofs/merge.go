@@ -168,6 +168,9 @@ func (w *Writer) noteXattrs(parts []string, header *tar.Header) error {
 		if !found || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 			continue
 		}
+		if name == "" {
+			return fmt.Errorf("%w: an attribute of %q without a name", ErrFormat, header.Name)
+		}
 		content := []byte(value)
 		if strings.HasPrefix(name, "system.posix_acl_") {
 			var err error

@@ -41,12 +41,13 @@ async def open_host(ground: Ground) -> AsyncIterator[Parts]:
     host = Host(id=_node_id(data / "node-id", ground.ids), machinery=machinery)
     folder = ImageFolder(data / "images")
     folder.open()
-    for line in folder.sweep(lambda image: ground.store.image(image) is not None):
+    bases = DebianBases(data / "bases")
+    for line in (*folder.sweep(lambda image: ground.store.image(image) is not None), *bases.sweep()):
         log.info("images.swept", detail=line)
     images = BuiltImages(
         store=ground.store,
         files=folder,
-        bases=DebianBases(data / "bases"),
+        bases=bases,
         node=lambda: host,
         clock=ground.clock,
         ids=ground.ids,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable
@@ -13,6 +16,7 @@ from skerry.images.erofs import pack
 from skerry.model.errors import ImageBuildError
 from skerry.model.specs import ImageConfig
 
+PREFIX = "base-"
 CONFIG = ImageConfig(env={}, workdir="/", user="root")
 
 
@@ -21,6 +25,18 @@ class DebianBases:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def sweep(self) -> list[str]:
+        """Remove what is left of bases whose build was cut off by the end of a server; return a line for each."""
+        lines = []
+        for left in sorted(self._folder.glob(f"{PREFIX}*")):
+            mounted = [place for place in _mount_points() if place.is_relative_to(left)]
+            if mounted:  # of mmdebstrap: below it may be folders of this machine
+                lines.append(f"left {left}: something is mounted in it; run `umount -R {mounted[0]}`")
+                continue
+            shutil.rmtree(left, ignore_errors=True)
+            lines.append(f"removed {left.name}: a base that was never finished")
+        return lines
 
     def key(self, python_version: str | None) -> str:
         """Return what changes when the base would come out differently. Raises InvalidError for an unknown version."""
@@ -47,6 +63,14 @@ class DebianBases:
 
     def _make(self, python_version: str | None, into: Path, progress: Callable[[str], None]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix="base-", dir=self._folder) as folder:
+        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder) as folder:
             base = build_base(python_version, Path(folder) / "root", progress=progress)
             pack(base.root, into, timestamp=base.timestamp, progress=progress)
+
+
+def _mount_points() -> list[Path]:
+    """Return where something is mounted, as this process sees it."""
+    places = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return [
+        Path(re.sub(r"\\([0-7]{3})", lambda octal: os.fsdecode(bytes([int(octal[1], 8)])), place)) for place in places
+    ]

@@ -1,8 +1,8 @@
 """What of this machine's settings reaches sandboxes, so that `pip install` works there as it does here.
 
 A fixed list of variables (package indexes and proxies), without credentials in their URLs, and the certificates that
-this machine trusts. They are sent with each request and never stored by the server. Keys and passwords are never read:
-only CERTIFICATE blocks leave a PEM file.
+this machine trusts. They are sent with each request, and the server keeps them no longer than a sandbox lives that uses
+them. Keys and passwords are never read: only CERTIFICATE blocks leave a PEM file.
 """
 
 from __future__ import annotations
