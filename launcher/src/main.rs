@@ -2,7 +2,7 @@
 //!
 //! `skerry-launch [--join FILE]... [--pass FD]... [--env K=V]... --exe FILE -- ARGV0 ARG...`
 //!
-//! It joins control groups by writing its pid into each
+//! It joins control groups by writing 0 into each
 //! FILE, starts the program in namespaces of its own as user 65534 without any capability, in a root that holds
 //! nothing but what the sentry reads of /proc, prints the program's pid and exits 0 once it has been executed.
 //! The descriptors named by --pass become 3, 4, 5 and so on; the standard ones are /dev/null.

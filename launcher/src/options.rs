@@ -8,7 +8,7 @@ use crate::Failure;
 
 #[derive(Debug, PartialEq)]
 pub struct Options {
-    /// Files of control groups that a process joins by writing its pid.
+    /// Files of control groups in which a thread joins by writing 0.
     pub join: Vec<PathBuf>,
     /// Descriptors that the program gets, as 3, 4, 5 and so on.
     pub pass: Vec<i32>,

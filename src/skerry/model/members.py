@@ -14,7 +14,7 @@ from skerry.model.ids import SandboxId
 
 @dataclass(frozen=True, kw_only=True)
 class MemberSpec:
-    """A member to boot. `cgroup_procs` are the files that its first process joins before it executes anything."""
+    """A member to boot. `cgroup_procs` are the files in which its first process joins before it executes anything."""
 
     sandbox: SandboxId
     cgroup_procs: tuple[Path, ...] = ()

@@ -65,7 +65,7 @@ class Cgroup(Protocol):
 
     @property
     def procs(self) -> tuple[Path, ...]:
-        """The files that a process writes itself into to join."""
+        """The files in which a process joins by writing 0, as long as it has one thread."""
 
     def limit(self, *, memory_mib: int, cpus: float, processes: int) -> None:
         """Set the limits. `processes` counts host processes and is only a backstop."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import tarfile
@@ -22,6 +23,7 @@ from skerry.isolation.gvisor.members import GvisorMember
 from skerry.isolation.gvisor.processes import all_arguments
 from skerry.model.errors import StartFailedError
 from skerry.model.members import Claim, ExtraImage, MemberSpec, Upper
+from skerry.node.cgroups import detect
 
 pytestmark = pytest.mark.root
 SECONDS = 20.0
@@ -222,14 +224,19 @@ async def test_a_pid_that_was_given_to_another_process_is_not_adopted_and_not_ha
             stranger.kill()
 
 
-async def test_every_process_joins_the_control_groups_before_it_runs(real: RealBackend, tmp_path: Path) -> None:
-    procs = tmp_path / "cgroup.procs"
-    procs.touch()
-    member = await real.backend.boot(real.spec(cgroup_procs=(procs,)))
-    joined = int(procs.read_text())
-    # The launcher joins and forks the sentry: what it starts is born in the group.
-    assert joined != os.getpid()
-    assert member.alive()
+async def test_every_process_joins_the_control_groups_before_it_runs(real: RealBackend) -> None:
+    groups = detect(f"skerry-test-{secrets.token_hex(4)}")
+    try:
+        group = groups.make(new_sandbox())
+        member = await real.backend.boot(real.spec(cgroup_procs=group.procs))
+        # The launcher joins and forks the sentry: what it starts is born in the group.
+        assert set(processes_of(real)) <= set(group.members())
+        assert member.record.pid in group.members()
+        await member.destroy()
+        group.remove()
+    finally:
+        groups.sweep([])
+        groups.close()
 
 
 async def test_a_group_that_cannot_be_joined_is_named_and_nothing_is_left(real: RealBackend, tmp_path: Path) -> None:
