@@ -99,6 +99,7 @@ class BuiltImages:
         self._clock = clock
         self._ids = ids
         self._builds: dict[str, _Build] = {}
+        self._tasks: set[asyncio.Task[ImageView]] = set()  # of builds, those that are given up included
 
     def get(self, image: ImageId) -> ImageView:
         """Return what is known of an image; raises NotFoundError."""
@@ -116,10 +117,9 @@ class BuiltImages:
 
     async def close(self) -> None:
         """End the builds in progress; what they began is removed."""
-        builds = [build.task for build in self._builds.values()]
-        for task in builds:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*builds, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def resolve(
         self, definition: ImageDefinition, host_access: HostAccess, force_build: bool, on_event: OnEvent
@@ -140,6 +140,7 @@ class BuiltImages:
         if build is None:
             build = _Build(task=asyncio.get_running_loop().create_task(self._run(order)))
             self._builds[order.key] = build
+            self._tasks.add(build.task)
             build.task.add_done_callback(partial(self._done, order.key, build))
         for event in build.events:
             on_event(event)
@@ -160,6 +161,7 @@ class BuiltImages:
 
     def _done(self, key: str, build: _Build, task: asyncio.Task[ImageView]) -> None:
         self._drop(key, build)
+        self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # whoever still waits gets it; asked for here so that asyncio does not complain
 

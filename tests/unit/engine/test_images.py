@@ -441,6 +441,24 @@ async def test_a_caller_that_comes_while_a_build_is_given_up_gets_a_build_of_its
     await until(lambda: works.live() == 0)
 
 
+async def test_closing_ends_every_build_and_waits_for_what_was_given_up(works: Works) -> None:
+    works.node.hold_ends.clear()
+    leaving = asyncio.create_task(works.build("wait"))
+    await until(lambda: works.ran["wait"])
+    await cancelled(leaving)
+    staying = asyncio.create_task(works.build("wait 2"))
+    await until(lambda: works.ran["wait 2"])
+    closing = asyncio.create_task(works.images.close())
+    await until(lambda: works.node.ending == 2)
+    assert not closing.done()
+    works.node.hold_ends.set()
+    await closing
+    assert works.live() == 0
+    assert works.drafts() == []
+    with pytest.raises(asyncio.CancelledError):
+        await staying
+
+
 # Events
 
 
