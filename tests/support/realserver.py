@@ -27,7 +27,7 @@ STEP_S = 0.02
 
 
 class Server:
-    """One server with a runtime and a data folder of its own; what it leaves on the machine bears its instance's name."""
+    """One server with a runtime and a data folder of its own; all that it makes on the machine bears its name."""
 
     def __init__(self, runtime: Path, data: Path) -> None:
         self.settings = Settings(runtime_dir=runtime, data_dir=data)
@@ -183,7 +183,8 @@ def _end_all(server: Server, client: Client) -> None:
 def _force_end(server: Server) -> None:
     """End what a failed test left: only processes that carry this server's own folder."""
     if server._process is not None:
-        (server.runtime / "server.log").write_bytes(server.settings.log.read_bytes() if server.settings.log.exists() else b"")
+        if server.settings.log.exists():
+            shutil.copy(server.settings.log, server.runtime)  # for whoever looks into the failure
         server._process.kill()
         server._process.wait()
         server._process = None

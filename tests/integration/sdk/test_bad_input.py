@@ -22,7 +22,6 @@ from skerry.exception import (
     SandboxFilesystemNoSpaceError,
     SandboxFilesystemNotFoundError,
     SandboxTerminatedError,
-    StartFailedError,
 )
 from skerry.model import limits
 
@@ -115,7 +114,7 @@ def test_a_step_that_fails_shows_the_last_lines_of_its_log_and_leaves_nothing(
     lines = "seq 100; printf 'the \\033[31mend\\n'; exit 3"
     image = Image.debian_slim().run_commands(lines)
     message = refusal(ImageBuildError, image.build)
-    assert "step \"run_commands seq 100" in message
+    assert 'step "run_commands seq 100' in message
     assert "ended with 3; mend the step and build again" in message
     assert message.splitlines()[-1] == r"  | the \x1b[31mend"
     assert "  | 82\n" in message
@@ -172,7 +171,9 @@ def test_an_entrypoint_that_cannot_be_run_ends_the_sandbox_in_the_same_way(comma
         ({"env": {"\0": "1"}}, r"env key '\x00'", "NUL"),
     ],
 )
-def test_an_exec_that_cannot_be_is_refused(box: Sandbox, options: dict[str, object], named: str, next_step: str) -> None:
+def test_an_exec_that_cannot_be_is_refused(
+    box: Sandbox, options: dict[str, object], named: str, next_step: str
+) -> None:
     message = refusal(InvalidError, lambda: box.exec("true", **options))  # type: ignore[call-overload]
     assert named in message
     assert next_step in message

@@ -128,11 +128,12 @@ def test_a_block_terminates_its_sandbox_and_its_process_also_after_an_exception(
     class Mistake(Exception):
         pass
 
-    with pytest.raises(Mistake), Sandbox.create(block_network=True) as box:
-        with pytest.raises(Mistake), box.exec("sleep", "1000") as process:
-            raise Mistake
-        assert process.wait() == 137
-        assert process.exit.reason is ProcessReason.KILLED  # type: ignore[union-attr]
+    box = Sandbox.create(block_network=True)
+    with pytest.raises(Mistake), box.exec("sleep", "1000") as process:
+        raise Mistake
+    assert process.wait() == 137
+    assert process.exit.reason is ProcessReason.KILLED  # type: ignore[union-attr]
+    with pytest.raises(Mistake), box:
         raise Mistake
     assert box.poll() == 137
     assert box.exit.reason is SandboxReason.TERMINATED  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What a sandbox may use up: processes, memory, disk. The bound is told for what it is, and the neighbour notices nothing."""
+"""What a sandbox may use up: processes, memory, disk. The bound is told for what it is, and no neighbour notices."""
 
 from __future__ import annotations
 

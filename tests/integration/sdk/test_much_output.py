@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from realserver import Server, wait_for
@@ -34,6 +34,21 @@ def box(shared: Server) -> Iterator[Sandbox]:
         yield sandbox
 
 
+class Told:
+    """What is remembered of bytes that came, so that a GiB need not be."""
+
+    def __init__(self) -> None:
+        self.size, self.first, self.last = 0, b"", b""
+        self.hash = hashlib.sha256()
+
+    def take(self, chunks: Iterable[bytes]) -> None:
+        for chunk in chunks:
+            self.first = self.first or chunk[:4]
+            self.last = chunk[-4:]
+            self.size += len(chunk)
+            self.hash.update(chunk)
+
+
 def writer(box: Sandbox, size: int) -> ContainerProcess[bytes]:
     return box.exec("python3", "/root/writer.py", str(size), text=False)
 
@@ -41,29 +56,23 @@ def writer(box: Sandbox, size: int) -> ContainerProcess[bytes]:
 def test_1_gib_that_nobody_reads_neither_blocks_the_process_nor_loses_a_byte(box: Sandbox) -> None:
     process = writer(box, GIB)
     assert process.wait() == 0
-    told, size = hashlib.sha256(), 0
-    for chunk in process.stdout:
-        told.update(chunk)
-        size += len(chunk)
-    assert (size, process.stdout.dropped) == (GIB, 0)
-    assert told.hexdigest() == process.stderr.read().decode().strip()
+    told = Told()
+    told.take(process.stdout)
+    assert (told.size, process.stdout.dropped) == (GIB, 0)
+    assert told.hash.hexdigest() == process.stderr.read().decode().strip()
 
 
 def test_beyond_the_bound_without_a_reader_the_oldest_bytes_go_and_their_number_is_told(box: Sandbox) -> None:
     process = writer(box, MORE)
     assert process.wait() == 0
-    size, last = 0, b""
+    told = Told()
     with pytest.warns(OutputDroppedWarning, match="bytes of stdout are lost"):
-        for chunk in process.stdout:
-            if not size:
-                first = int.from_bytes(chunk[:4], "little")
-            size += len(chunk)
-            last = chunk
+        told.take(process.stdout)
     dropped = process.stdout.dropped
-    assert dropped + size == MORE
+    assert dropped + told.size == MORE
     assert MORE - GIB <= dropped < MORE - GIB + 96 * MIB
-    assert first == dropped >> 20
-    assert last[-4:] == ((MORE >> 20) - 1).to_bytes(4, "little")
+    assert int.from_bytes(told.first, "little") == dropped >> 20
+    assert int.from_bytes(told.last, "little") == (MORE >> 20) - 1
 
 
 def test_beyond_the_bound_an_attached_reader_makes_the_process_wait_and_nothing_is_lost(
@@ -71,7 +80,8 @@ def test_beyond_the_bound_an_attached_reader_makes_the_process_wait_and_nothing_
 ) -> None:
     process = writer(box, MORE)
     chunks = iter(process.stdout)
-    told = hashlib.sha256(next(chunks))  # attached from here on, and in no hurry
+    told = Told()
+    told.take([next(chunks)])  # attached from here on, and in no hurry
     stored = lambda: sum(file.stat().st_size for file in (shared.data / "output" / box.object_id).glob("*.1"))  # noqa: E731
     highest = 0
 
@@ -85,8 +95,7 @@ def test_beyond_the_bound_an_attached_reader_makes_the_process_wait_and_nothing_
     assert box.exec("echo", "alive").stdout.read() == "alive\n"  # its sandbox does not wait with it
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for chunk in chunks:
-            told.update(chunk)
+        told.take(chunks)
     assert process.wait() == 0
-    assert process.stdout.dropped == 0
-    assert told.hexdigest() == process.stderr.read().decode().strip()
+    assert (told.size, process.stdout.dropped) == (MORE, 0)
+    assert told.hash.hexdigest() == process.stderr.read().decode().strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,7 +49,8 @@ def test_output_goes_on_at_the_right_byte_through_the_same_handle(server: Server
 
 def test_bytes_of_many_processes_and_of_the_entrypoint_are_all_there(server: Server) -> None:
     script = "head -c 20000000 /dev/urandom > /root/$0; sha256sum < /root/$0 >&2; cat /root/$0; exit 3"
-    with Sandbox.create("sh", "-c", f"read go; {COUNT}; read end", block_network=True) as box, in_background() as submit:
+    entrypoint = f"read go; {COUNT}; read end"
+    with Sandbox.create("sh", "-c", entrypoint, block_network=True) as box, in_background() as submit:
         processes = [box.exec("sh", "-c", script, str(number), text=False) for number in range(3)]
         reading = [submit(lambda each=each: hashlib.sha256(each.stdout.read()).hexdigest()) for each in processes]
         box.stdin.write("go\n")
