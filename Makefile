@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench golden format lock bare clean
+.PHONY: help setup demo test check fuzz bench golden format lock bare clean
 
 help: ## list these tasks
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,6 +21,10 @@ test: setup ## run every check and every test
 
 check: setup ## formats, lints, types, import contracts, generated files
 	@$(VENV)/python tools/check.py
+
+fuzz: setup ## fuzz both ends of the agent protocol, 60 seconds each
+	@SKERRY_FUZZ_SECONDS=60 $(VENV)/python -m pytest --timeout=600 tests/unit/node/test_streams.py -k any_bytes
+	@cd agent && SKERRY_FUZZ_SECONDS=60 cargo test --release --locked fuzz
 
 bench: setup ## measure what SPECIFICATION.md promises
 	@$(VENV)/python -m benchmarks

@@ -20,6 +20,7 @@ class Seen:
     asked: SandboxReason | None = None  # somebody ended it on purpose
     entrypoint: ProcessExit | None = None
     violation: str | None = None  # the rule of the agent protocol that its agent broke
+    silent: str | None = None  # why its agent was given up, though its pipes are open
     sentry_alive: bool = True
     oom_kills: int = 0
 
@@ -40,12 +41,15 @@ def sandbox_exit(seen: Seen) -> SandboxExit:
         return SandboxExit(reason=SandboxReason.OUT_OF_MEMORY, evidence=evidence)
     if not seen.sentry_alive:
         return SandboxExit(reason=SandboxReason.GUEST_BROKEN, evidence="its gVisor kernel ended unexpectedly")
+    if seen.silent is not None:
+        return SandboxExit(reason=SandboxReason.GUEST_BROKEN, evidence=seen.silent)
     return SandboxExit(reason=SandboxReason.GUEST_BROKEN, evidence="its agent ended unexpectedly")
 
 
 def _asked(reason: SandboxReason) -> str:
     return {
         SandboxReason.TERMINATED: "terminate was called",
+        SandboxReason.LIFETIME: "the lifetime was over, and the node ended it",
         SandboxReason.IDLE: "the idle timeout passed",
         SandboxReason.EVICTED: "the node gave its place away",
     }.get(reason, "")

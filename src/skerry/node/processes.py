@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +88,10 @@ class NodeProcess:
     def bind(self, stream: AgentStream) -> None:
         """Take the stream of the link in use."""
         self._stream = stream
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Have something called when it has ended."""
+        self._exit.add_done_callback(lambda _: call())
 
     def settle(self, end: ProcessExit) -> bool:
         """Take the end, once; return whether this was the first."""

@@ -87,6 +87,7 @@ class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     at: float
     channels: tuple[int, ...]
     stdin: bool
+    deadline: float | None = None
 
 
 class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):

@@ -55,6 +55,10 @@ DRAIN_S: Final = 0.3
 """How long the entrypoint's output may stand still before it is taken for all that comes."""
 DRAIN_MAX_S: Final = 2.0
 """How long it may go on arriving: what was written before the end is at most a pipe and a window of each channel."""
+PULSE_EVERY_S: Final = 5.0
+PULSE_S: Final = 20.0
+"""How often an agent that somebody waits for is asked for a sign, and how long it may take: a busy machine is slow."""
+LIFETIME_GRACE_S: Final = 5.0
 BEGIN_S: Final = 30.0
 """How long an agent may take to start a process, before it is taken for broken."""
 SENTRY_S: Final = 1.0
@@ -81,6 +85,13 @@ class AgentGone:
 
 
 @dataclass(frozen=True)
+class AgentSilent:
+    """Its agent answers nothing, though the link is there."""
+
+    evidence: str
+
+
+@dataclass(frozen=True)
 class SentryGone:
     pass
 
@@ -90,7 +101,7 @@ class Leave:
     """The node goes, the sandbox stays: its successor takes it over."""
 
 
-Happening = Asked | EntrypointEnded | AgentGone | SentryGone | Leave
+Happening = Asked | EntrypointEnded | AgentGone | AgentSilent | SentryGone | Leave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,9 +231,9 @@ class Supervisor:
         view = ProcessView(id=process, sandbox=self.id, argv=spec.argv, started_at=self._now())
         try:
             async with asyncio.timeout(BEGIN_S):
-                return await self.table.start(link, view, op)
+                return await self.table.start(link, view, op, timeout_s=spec.timeout_s)
         except TimeoutError as exc:
-            self.happen(AgentGone(Lost("gone", f"it started no process within {BEGIN_S:g} s")))
+            self.happen(AgentSilent(f"its agent started no process within {BEGIN_S:g} s"))
             raise SandboxEndedError(f"sandbox {self.id} does not answer and is ended; create another one") from exc
         except LinkLost as exc:
             with contextlib.suppress(TimeoutError):
@@ -319,7 +330,7 @@ class Supervisor:
         if ready is None:
             return await self._ended_meanwhile(sentry_alive=True)
         assert parts.link is not None
-        self.table.resume(parts.link, ready)
+        self.table.resume(parts.link, ready, now=self._now())
         entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
         if entrypoint is None:
             await self._start_entrypoint()  # the kill came between the start and its command
@@ -386,7 +397,8 @@ class Supervisor:
 
     def _begin_watching(self) -> None:
         create = asyncio.get_running_loop().create_task
-        self._watchers = [create(self._watch_sentry()), create(self._watch_agent())]
+        watches = (self._watch_sentry(), self._watch_agent(), self._watch_pulse(), self._watch_lifetime())
+        self._watchers = [create(watch) for watch in watches]
 
     async def _watch_sentry(self) -> None:
         assert self._parts.member is not None
@@ -397,9 +409,30 @@ class Supervisor:
         assert self._parts.link is not None
         self.happen(AgentGone(await asyncio.shield(self._parts.link.lost)))
 
+    async def _watch_pulse(self) -> None:
+        """End it when its agent answers nothing while somebody waits for it: a guest may have stopped or blocked it."""
+        link = self._parts.link
+        assert link is not None
+        with contextlib.suppress(LinkLost):
+            while True:
+                await asyncio.sleep(PULSE_EVERY_S)
+                if not len(link.streams):
+                    continue
+                try:
+                    async with asyncio.timeout(PULSE_S):
+                        await link.ping()
+                except TimeoutError:
+                    self.happen(AgentSilent(f"its agent gave no answer for {PULSE_S:g} s"))
+                    return
+
+    async def _watch_lifetime(self) -> None:
+        """End it at its lifetime if its keeper has not: the keeper runs on a kernel that may have been broken into."""
+        await asyncio.sleep(max(0.0, self._deadline + LIFETIME_GRACE_S - self._now()))
+        self.happen(Asked(SandboxReason.LIFETIME))
+
     async def _judge(self, happening: Happening) -> SandboxExit:
         """Return the exit that a happening means, once everything that bears on it is known."""
-        asked = entrypoint = violation = None
+        asked = entrypoint = violation = silent = None
         match happening:
             case Asked(reason):
                 asked = reason
@@ -411,6 +444,8 @@ class Supervisor:
                     log.error("sandbox.node_fault", sandbox=self.id, detail=escaped(lost.detail))
                 violation = f"{lost.rule}: {escaped(lost.detail)}" if lost.rule else None
                 await self._await_sentry()
+            case AgentSilent(evidence):
+                silent = evidence
         return sandbox_exit(
             Seen(
                 now=self._now(),
@@ -418,6 +453,7 @@ class Supervisor:
                 asked=asked,
                 entrypoint=entrypoint,
                 violation=violation,
+                silent=silent,
                 sentry_alive=self._parts.member is not None and self._parts.member.alive(),
                 oom_kills=self.table.kills.untold(),
             )
@@ -486,5 +522,6 @@ class Supervisor:
 
 
 def without_access(launch: Launch) -> Launch:
-    """Return a launch without what the caller's machine added: it is never written down."""
+    """Return a launch without what the caller's machine added. Of that a record only has the variables of processes,
+    which hold no credentials, for as long as the sandbox lives."""
     return replace(launch, spec=replace(launch.spec, host_access=HostAccess()))

@@ -33,6 +33,12 @@ _UNRECORDED: Final = ProcessExit(
     reason=ProcessReason.SANDBOX_ENDED, evidence="it ended as the server was killed; how was not recorded"
 )
 
+OVERDUE_S: Final = 2.0
+"""How long after its timeout a process may be told to have ended; then the node says so itself."""
+
+_OVERDUE: Final = ProcessExit(
+    reason=ProcessReason.TIMEOUT, signal=SIGKILL, evidence="its time is over, and its agent has not yet said so"
+)
 _NEVER_BEGAN: Final = ProcessExit(reason=ProcessReason.SANDBOX_ENDED, evidence="it was never started")
 
 OnExit = Callable[[ProcessId, ProcessExit], None]
@@ -65,6 +71,7 @@ class ProcessTable:
         self._journal = Journal(folder / "journal")
         self._processes: dict[ProcessId, NodeProcess] = {}
         self._streams: dict[int, ProcessId] = {}
+        self._deadlines: dict[ProcessId, float | None] = {}  # of the journal, until `resume`
         self._complained = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -74,8 +81,13 @@ class ProcessTable:
     def get(self, process: ProcessId) -> NodeProcess | None:
         return self._processes.get(process)
 
-    async def start(self, link: AgentLink, view: ProcessView, op: OpenExec) -> NodeProcess:
-        """Return the process once the agent has started it; raises an Error if it could not, LinkLost."""
+    async def start(
+        self, link: AgentLink, view: ProcessView, op: OpenExec, *, timeout_s: float | None = None
+    ) -> NodeProcess:
+        """Return the process once the agent has started it; raises an Error if it could not, LinkLost.
+
+        Its timeout is the agent's to keep, as `op` says; `timeout_s` bounds how late that may be told.
+        """
         channels = channels_of(op)
         link.check()
         process = NodeProcess(view, self._output(view.id, channels))
@@ -90,8 +102,11 @@ class ProcessTable:
                 at=view.started_at,
                 channels=channels,
                 stdin=op.stdin == "pipe",
+                deadline=None if timeout_s is None else view.started_at + timeout_s,
             )
         )
+        if timeout_s is not None:
+            self._tell_at_the_latest(process, timeout_s)
         self._streams[number] = view.id
         stream = link.open(op, sink=process.log)
         process.bind(stream)
@@ -131,6 +146,19 @@ class ProcessTable:
         self._note(ProcessEnded(process=process.view.id, exit=end))
         self._on_process_exit(process.view.id, end)
 
+    def _tell_at_the_latest(self, process: NodeProcess, timeout_s: float) -> None:
+        """Say that a process reached its timeout even if its agent does not: a guest may have stopped or blocked it."""
+        loop = asyncio.get_running_loop()
+        overdue = loop.call_later(max(0.0, timeout_s) + OVERDUE_S, self._overdue, process)
+        process.on_end(overdue.cancel)
+
+    def _overdue(self, process: NodeProcess) -> None:
+        if not process.ended:
+            log.warning("process.overdue", sandbox=self.sandbox, process=process.view.id)
+            process.settle(_OVERDUE)
+            self._note(ProcessEnded(process=process.view.id, exit=_OVERDUE))
+            self._on_process_exit(process.view.id, _OVERDUE)
+
     def _note(self, entry: Entry) -> None:
         """Write a line of the journal. Without it a successor knows less; that must not end what goes on now."""
         try:
@@ -153,6 +181,7 @@ class ProcessTable:
             output = self._output(entry.process, entry.channels)
             self._processes[entry.process] = NodeProcess(view, output)
             self._streams[entry.stream] = entry.process
+            self._deadlines[entry.process] = entry.deadline
         elif isinstance(entry, SandboxEnd):
             self.end = entry
             self._end_outputs()
@@ -164,7 +193,7 @@ class ProcessTable:
             if process := self._processes.get(entry.process):
                 process.settle(entry.exit)
 
-    def resume(self, link: AgentLink, ready: Ready) -> None:
+    def resume(self, link: AgentLink, ready: Ready, *, now: float) -> None:
         """Go on with the streams of an agent that was attached to again."""
         self._drop_unbegun(ready.last_stream)
         told = {state.stream: state for state in ready.streams}
@@ -180,6 +209,10 @@ class ProcessTable:
             process = self._processes[self._streams[number]]
             process.bind(stream)
             stream.exit.add_done_callback(partial(self._on_exit, process))
+            deadline = self._deadlines.get(process.view.id)
+            if deadline is not None and not process.ended:
+                self._tell_at_the_latest(process, deadline - now)
+        self._deadlines.clear()
         self._settle_untold(set(told))
 
     def _drop_unbegun(self, last_stream: int) -> None:

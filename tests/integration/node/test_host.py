@@ -20,6 +20,7 @@ from skerry.model.errors import (
 from skerry.model.exits import ProcessReason, SandboxReason
 from skerry.model.ids import PROCESS, ProcessId
 from skerry.model.specs import ExecSpec, Resources
+from skerry.node import supervisor
 
 
 async def test_a_command_writes_to_both_channels_and_gives_its_code(node: Node) -> None:
@@ -237,6 +238,45 @@ async def test_a_killed_sentry_is_told_as_a_broken_guest(node: Node) -> None:
     ended = await node.host.wait_ended(box)
     assert ended.exit.reason is SandboxReason.GUEST_BROKEN
     assert "kernel" in ended.exit.evidence
+
+
+async def test_a_timeout_is_told_even_if_the_kernel_of_the_sandbox_is_stopped(node: Node) -> None:
+    box = await node.start()
+    process = await node.exec(box, "sleep", "1000", timeout_s=0.2)
+    stop_sentry(node)
+    async with asyncio.timeout(10):
+        assert (await process.wait()).reason is ProcessReason.TIMEOUT
+
+
+async def test_an_agent_that_gives_no_sign_ends_its_sandbox(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PULSE_EVERY_S", 0.05)
+    monkeypatch.setattr(supervisor, "PULSE_S", 0.5)
+    box = await node.start()
+    waiting = await node.exec(box, "sleep", "1000")
+    stop_sentry(node)
+    async with asyncio.timeout(20):
+        with pytest.raises(SandboxEndedError):
+            await node.exec(box, "true")
+        ended = await node.host.wait_ended(box)
+        assert (await waiting.wait()).reason is ProcessReason.SANDBOX_ENDED
+    assert ended.exit.reason is SandboxReason.GUEST_BROKEN
+    assert "no answer" in ended.exit.evidence
+
+
+async def test_a_lifetime_holds_even_if_the_kernel_of_the_sandbox_is_stopped(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LIFETIME_GRACE_S", 0.1)
+    box = await node.start(lifetime_s=1.0)
+    stop_sentry(node)
+    async with asyncio.timeout(10):
+        assert (await node.host.wait_ended(box)).exit.reason is SandboxReason.LIFETIME
+
+
+def stop_sentry(node: Node) -> None:
+    """Stop the kernel of the only sandbox of a node, as one that hangs."""
+    (record,) = [each for each in node.machinery.records.all() if not isinstance(each, str)]
+    os.kill(record.member.pid, signal.SIGSTOP)
 
 
 async def test_guests_cannot_end_their_first_process(node: Node) -> None:
