@@ -47,6 +47,8 @@ from skerry.model.specs import (
 from skerry.model.text import printable
 
 BUILD_DISK_MIB = 20 * 1024
+BUILD_MEMORY_MIB = 8 * 1024
+BUILD_TMP_MIB = 2 * 1024
 BUILD_LIFETIME_S = 3600.0
 TAIL_LINES = 20
 LEFT_OUT_SHOWN = 10
@@ -223,7 +225,8 @@ class BuiltImages:
         self._tell(order.key, BuildStep(index=order.depth, count=order.count, title=step_title(step)))
         node = self._node()
         sandbox = SandboxId(self._ids.new(SANDBOX))
-        await node.start(build_launch(sandbox, parent.id, self.root(parent.id), order.host_access))
+        memory_mib = node.view().memory_mib
+        await node.start(build_launch(sandbox, parent.id, self.root(parent.id), order.host_access, memory_mib))
         try:
             for argv in commands(step):
                 await self._command(order, node, sandbox, step, argv)
@@ -368,9 +371,14 @@ def base_title(definition: ImageDefinition) -> str:
     return f"{definition.base} python {definition.python_version or 'of this machine'}"
 
 
-def build_launch(sandbox: SandboxId, parent: ImageId, image: RootImage, host_access: HostAccess) -> Launch:
-    """Return the sandbox that one step runs in: its writable layer is on disk, and large."""
-    resources = Resources(memory_limit_mib=limits.MEMORY_LIMIT_DEFAULT_MIB, tmp_mib=2048)
+def build_launch(
+    sandbox: SandboxId, parent: ImageId, image: RootImage, host_access: HostAccess, memory_mib: int
+) -> Launch:
+    """Return the sandbox that one step runs in: its writable layer is on disk, and large.
+
+    It may use half of the node's memory, up to a bound: gVisor reads each file of the layer whole to save it.
+    """
+    resources = Resources(memory_limit_mib=min(BUILD_MEMORY_MIB, memory_mib // 2), tmp_mib=BUILD_TMP_MIB)
     spec = SandboxSpec(image=parent, lifetime_s=BUILD_LIFETIME_S, resources=resources, host_access=host_access)
     return Launch(sandbox=sandbox, spec=spec, image=image, build_disk_mib=BUILD_DISK_MIB)
 

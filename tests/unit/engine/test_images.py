@@ -217,6 +217,7 @@ async def test_a_step_runs_with_what_the_machine_uses_to_reach_its_indexes(works
     (box,) = works.node._sandboxes.values()
     assert box.launch.spec.host_access == ACCESS
     assert box.launch.build_disk_mib is not None
+    assert box.launch.spec.resources.memory_limit_mib == min(8192, works.node.view().memory_mib // 2)
     works.go_on.set()
     await build
 
