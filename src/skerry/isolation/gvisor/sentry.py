@@ -32,9 +32,10 @@ FLAGS = (
     "--control-rpc-stop-timeout=0",  # else a sentry that has ended lingers 15 s while a connection is open
 )
 PROCESS_NAME = "runsc-sandbox"
-# The sentry's whole environment. With Go's default of 100 it collects garbage several times while it boots: 37 ms of
-# CPU instead of 29. What it costs is 1 MiB of an idle sandbox, and 3 MiB after some use.
-ENVIRONMENT = ("GOGC=200",)
+# The sentry's whole environment. With Go's default of 100 it collects garbage several times while it boots, which costs
+# CPU (37 ms instead of 29 with 200). But 200 makes an idle sandbox 1.4 times as large as one of plain runsc, 150 1.28
+# times and 125 1.25 (benchmarks, `idle-memory`); at most 1.3 is promised.
+ENVIRONMENT = ("GOGC=125",)
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _LISTEN = 16
