@@ -5,6 +5,8 @@
     async with await aio.Sandbox.create() as sandbox:
         process = await sandbox.exec("echo", "hello")
         print(await process.stdout.read())
+
+Objects use the loop that they are called on.
 """
 
 from __future__ import annotations
