@@ -37,6 +37,7 @@ from skerry.model.specs import ExecSpec, HostAccess, Resources
 from skerry.model.text import escaped
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import LinkLost, Lost, StreamError
+from skerry.node.archives import archive_bound, save_archive
 from skerry.node.ends import Seen, sandbox_exit
 from skerry.node.environment import sandbox_environment
 from skerry.node.interfaces import Member
@@ -246,23 +247,24 @@ class Supervisor:
         if self._launch.build_disk_mib is None or self._parts.member is None:
             raise ConflictError(f"sandbox {self.id} is no build; only builds are packed")
         archive = into.with_name(into.name + ".tar")
+        base, most = self._launch.image.file, archive_bound(self._launch.build_disk_mib)
         try:
-            await self._save(self._parts.member, archive)
+            await self._save(self._parts.member, archive, most)
             return await merge(
-                self._machinery.image_helper, base=self._launch.image.file, upper=archive, into=into, drop=DROPPED
+                self._machinery.image_helper, base=base, upper=archive, into=into, drop=DROPPED, most=most
             )
         finally:
             archive.unlink(missing_ok=True)
 
-    async def _save(self, member: Member, archive: Path) -> None:
+    async def _save(self, member: Member, archive: Path, most: int) -> None:
         try:
-            with archive.open("xb") as file:
-                await member.save_upper(file.fileno())
+            await save_archive(member, archive, most=most)
         except StartFailedError as exc:
             memory = self.resources.memory_limit_mib
+            # Two at once: one that was read goes only after the next one has its memory.
             raise ImageBuildError(
-                f"its changes could not be saved: {exc.message}. A file is read whole for that, so none may come near "
-                f"the {memory} MiB of memory of a build, sparse files included"
+                f"its changes could not be saved: {exc.message}. A file is read whole into the {memory} MiB of memory of "
+                f"a build, so none may be larger than {memory // 2} MiB, sparse files included"
             ) from exc
 
     # Start
@@ -322,6 +324,10 @@ class Supervisor:
         parts.cgroup = self._machinery.cgroups.find(self.id)
         parts.slot = await self._machinery.network.adopt(self.id)
         parts.member = await self._machinery.backend.adopt(record.member)
+        if self.table.end is not None:  # the kill came while it was removed
+            self._ending = True
+            await self._finish(self.table.end.exit)
+            return False
         if parts.member is None:
             return await self._ended_meanwhile(sentry_alive=False)
         if parts.slot is not None and parts.slot.is_open:
@@ -497,6 +503,7 @@ class Supervisor:
         """Give everything back, then tell; whatever fails, it is told."""
         ended = SandboxEnded(sandbox=self.id, exit=end, at=self._now())
         try:
+            self.table.decide(end, ended.at)
             await self._stop_watching()
             await self._parts.give_back()
             self.table.settle_all(end, ended.at)

@@ -230,6 +230,12 @@ class ProcessTable:
 
     # The end
 
+    def decide(self, end: SandboxExit, at: float) -> None:
+        """Write down how the sandbox ends, once: before it is removed, so that a kill meanwhile does not change it."""
+        if self.end is None:
+            self.end = SandboxEnd(exit=end, at=at)
+            self._note(self.end)
+
     def settle_all(self, end: SandboxExit, at: float) -> None:
         """Tell every process that is still running how its sandbox ended, and write that down."""
         for process in self._processes.values():
@@ -237,8 +243,7 @@ class ProcessTable:
             if process.settle(rest):
                 self._note(ProcessEnded(process=process.view.id, exit=rest))
         self._end_outputs()
-        self.end = SandboxEnd(exit=end, at=at)
-        self._note(self.end)
+        self.decide(end, at)
         self._journal.close()
 
     def remove(self) -> None:

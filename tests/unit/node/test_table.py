@@ -60,3 +60,13 @@ async def test_what_a_process_wrote_is_found_beside_a_channel_without_a_file(tmp
     assert process is not None
     assert process.log.log(1).read(0, 99) == (0, b"written")
     assert ended(table) == (True, True)
+
+
+async def test_an_end_that_was_decided_before_a_kill_is_the_end(tmp_path: Path) -> None:
+    table = successor(tmp_path, started(1, 2), SandboxEnd(exit=GONE, at=2.0))
+    table.decide(SandboxExit(reason=SandboxReason.GUEST_BROKEN), 3.0)
+    table.settle_all(GONE, 3.0)
+    assert table.end == SandboxEnd(exit=GONE, at=2.0)
+    process = table.get(ONE)
+    assert process is not None
+    assert (await process.wait()).reason is ProcessReason.SANDBOX_ENDED
