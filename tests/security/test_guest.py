@@ -14,7 +14,7 @@ from skerry import ContainerProcess, Sandbox
 
 USERS = ("root", "user")
 
-# Every way into another process that Linux has; prints what was got. `io` is left out: gVisor shows its counters to all.
+# Every way into another process that Linux has; prints what was got. Not `io`: gVisor shows its counters to all.
 REACH = """
 import ctypes, errno, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
