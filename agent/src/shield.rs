@@ -42,6 +42,9 @@ const RULES: &[Rule] = &[
     Rule { call: libc::SYS_rt_sigqueueinfo, arguments: &[(0, INIT)], errno: IGNORED },
     Rule { call: libc::SYS_rt_tgsigqueueinfo, arguments: &[(0, INIT)], errno: IGNORED },
     Rule { call: libc::SYS_pidfd_open, arguments: &[(0, INIT)], errno: libc::EPERM },
+    // What it is given may stand for PID 1: a folder of /proc is one of the things that it takes (gVisor's pidfd.go).
+    // Programs that use it know kernels without it, and send their signals by number there.
+    Rule { call: libc::SYS_pidfd_send_signal, arguments: &[], errno: libc::ENOSYS },
     Rule { call: libc::SYS_prlimit64, arguments: &[(0, INIT)], errno: libc::EPERM },
     Rule { call: libc::SYS_sched_setaffinity, arguments: &[(0, INIT)], errno: libc::EPERM },
     Rule { call: libc::SYS_sched_setscheduler, arguments: &[(0, INIT)], errno: libc::EPERM },
@@ -151,6 +154,8 @@ mod tests {
         let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
         assert_eq!(verdict(libc::SYS_prlimit64, [1, 0, 0]), refused);
         assert_eq!(verdict(libc::SYS_prlimit64, [0, 0, 0]), libc::SECCOMP_RET_ALLOW);
+        let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        assert_eq!(verdict(libc::SYS_pidfd_send_signal, [5, 9, 0]), absent);
         let set_owner = libc::F_SETOWN as u32;
         assert_eq!(verdict(libc::SYS_fcntl, [5, set_owner, 1]), refused);
         assert_eq!(verdict(libc::SYS_fcntl, [5, set_owner, u32::MAX]), refused);

@@ -74,11 +74,30 @@ for attempt in (
     except ValueError as error:
         print("refused", error)
 print("ptrace", call(101, 16, 1, 0, 0))
+print("getfd", call(438, os.open("/proc/1", os.O_RDONLY | os.O_DIRECTORY), 0, 0))
+memory = ctypes.create_string_buffer(16)
+local = struct.pack("NN", ctypes.addressof(memory), 16)
+print("read", call(310, 1, ctypes.addressof(ctypes.create_string_buffer(local)), 1, 0, 1, 0))
+libc.syscall(0x40000000 | 62, 1, 9)
 """
     output = guest.host.run("python3", "-c", script)
     assert b"done" not in output.stdout, output
-    assert b"pidfd -1" in output.stdout
-    assert b"ptrace -1" in output.stdout
+    for refused in (b"pidfd -1", b"ptrace -1", b"getfd -1", b"read -1"):
+        assert refused in output.stdout, output
+    guest.host.ping()
+
+
+@pytest.mark.parametrize("number", [9, 19, 15])
+def test_a_folder_of_proc_is_no_way_to_signal_pid_1(guest: Sandbox, number: int) -> None:
+    script = f"""
+import errno, os, signal
+target = os.open("/proc/1", os.O_RDONLY | os.O_DIRECTORY)
+try:
+    signal.pidfd_send_signal(target, {number})
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+    assert guest.host.run("python3", "-c", script).stdout == b"ENOSYS\n"
     guest.host.ping()
 
 
