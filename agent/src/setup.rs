@@ -176,3 +176,39 @@ fn give_up_capabilities() -> io::Result<()> {
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A `security.capability` of revision 2 with these permitted capabilities.
+    fn attribute(effective: bool, permitted: CapabilitySet) -> Vec<u8> {
+        let words = [
+            0x0200_0000 | u32::from(effective),
+            permitted.bits() as u32,
+            0,
+            (permitted.bits() >> 32) as u32,
+            0,
+        ];
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn a_capability_that_nobody_here_may_have_is_left_off() {
+        assert!(!may_be_executed_with(&attribute(true, CapabilitySet::NET_ADMIN)));
+        assert!(!may_be_executed_with(&attribute(true, CapabilitySet::CHOWN | CapabilitySet::SYS_ADMIN)));
+        assert!(!may_be_executed_with(&attribute(true, CapabilitySet::BPF)));
+    }
+
+    #[test]
+    fn one_that_stops_no_program_is_kept() {
+        assert!(may_be_executed_with(&attribute(false, CapabilitySet::NET_ADMIN)));
+        assert!(may_be_executed_with(&attribute(true, CapabilitySet::empty())));
+        if rustix::thread::capability_is_in_bounding_set(CapabilitySet::CHOWN).unwrap_or(false) {
+            assert!(may_be_executed_with(&attribute(true, CapabilitySet::CHOWN)));
+        }
+        for short in [&b""[..], b"\x01\x00\x00\x02", b"\x01\x00\x00\x02\x00\x10\x00\x00"] {
+            assert!(may_be_executed_with(short));
+        }
+    }
+}
