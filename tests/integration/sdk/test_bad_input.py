@@ -269,9 +269,11 @@ def test_an_ended_sandbox_takes_nothing_more_and_says_how_it_ended() -> None:
         sandbox.wait()
 
 
-def test_a_sandbox_that_never_was_is_not_found() -> None:
-    message = refusal(NotFoundError, lambda: Sandbox.from_id("sb_0000000000000000zzzz"))
-    assert "there is no sandbox 'sb_0000000000000000zzzz'" in message
+@pytest.mark.parametrize("named", ["sb_0000000000000000zzzz", "sb_x", "../../etc", "", "\x1b[2J"])
+def test_a_sandbox_that_never_was_is_not_found(named: str) -> None:
+    message = refusal(NotFoundError, lambda: Sandbox.from_id(named))
+    assert "there is no sandbox '" in message
+    assert "\x1b" not in message
 
 
 # What a guest may try against its own first process

@@ -22,7 +22,7 @@ from skerry.client.stream_type import StreamType
 from skerry.model import limits
 from skerry.model.errors import InvalidError, NotFoundError, SandboxTerminatedError, SandboxTimeoutError
 from skerry.model.exits import SandboxExit, SandboxReason
-from skerry.model.ids import PROCESS
+from skerry.model.ids import PROCESS, SANDBOX, is_id
 from skerry.model.sandboxes import SandboxView
 from skerry.model.text import printable
 from skerry.wire import native
@@ -98,9 +98,12 @@ class Sandbox:
     @staticmethod
     async def from_id(sandbox_id: str, client: Client | None = None) -> Sandbox:
         """Return a sandbox that exists, running or ended; raises NotFoundError."""
+        if not is_id(str(sandbox_id), SANDBOX):
+            named = printable(str(sandbox_id)[:64], keep="")
+            raise NotFoundError(f"there is no sandbox {named!r}; `skerry ls --all` shows the ids of those that exist")
         chosen = resolve(client)
         connection = await chosen.connection()
-        return Sandbox(chosen, views.sandbox(await connection.call("GET", path("sandboxes", str(sandbox_id)))))
+        return Sandbox(chosen, views.sandbox(await connection.call("GET", path("sandboxes", sandbox_id))))
 
     @staticmethod
     async def list(
