@@ -37,7 +37,7 @@ _NEXT_FOR_FILES: Mapping[str, str] = {
     "not_directory": "list_files of the folders above shows what is there",
     "already_exists": "remove it first, or choose another path",
     "not_empty": "remove it with recursive=True",
-    "permission_denied": "change its mode or owner with a command in the sandbox",
+    "permission_denied": "choose another path, or change its mode or owner with a command in the sandbox",
     "no_space": "free some space in the sandbox, or create it with a larger disk",
     "not_regular": "read it with a command in the sandbox",
 }
