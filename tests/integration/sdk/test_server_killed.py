@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,6 +79,21 @@ def test_what_was_written_to_stdin_arrives_once_and_whole(server: Server) -> Non
                 restart(server)
         process.stdin.write_eof()
         assert process.stdout.read().split()[0].decode() == hashlib.sha256(b"".join(pieces)).hexdigest()
+
+
+def test_files_that_are_on_their_way_arrive_whole(server: Server) -> None:
+    content = os.urandom(64 << 20)
+    with Sandbox.create(block_network=True) as box, in_background() as submit:
+        for number in range(2):
+            sending = submit(box.filesystem.write_bytes, content, f"/data/{number}")
+            listing = lambda: box.exec("ls", "-A", "/data").stdout.read()  # noqa: E731
+            wait_for(listing, "the file's first bytes")
+            restart(server)
+            sending.result()
+        assert [file.name for file in box.filesystem.list_files("/data")] == ["0", "1"]  # and no half of one
+        coming = submit(box.filesystem.read_bytes, "/data/0")
+        restart(server)
+        assert coming.result() == content
 
 
 def test_files_and_processes_of_a_sandbox_are_as_they_were(server: Server) -> None:
