@@ -36,7 +36,7 @@ class Things:
             "cgroups": _cgroups(server),
             "namespaces": _namespaces(ours),
             "devices": _devices(server),
-            "firewall lines": _firewall(server),
+            "firewall elements": _firewall(server),
             "descriptors": _descriptors(server),
             "files": _files(server),
         }
@@ -88,7 +88,7 @@ def _devices(server: Server) -> Iterator[str]:
 
 
 def _firewall(server: Server) -> Iterator[str]:
-    """The lines of the server's own tables, set elements among them; nothing where the nft program is missing."""
+    """The rules and set elements of the server's own tables; nothing where the nft program is missing."""
     if shutil.which("nft") is None:
         return
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
@@ -96,7 +96,8 @@ def _firewall(server: Server) -> Iterator[str]:
         _, family, name = line.split()
         if server.prefix in name:
             listed = subprocess.run(["nft", "list", "table", family, name], capture_output=True, text=True, check=True)
-            yield from (f"{name}: {line.strip()}" for line in listed.stdout.splitlines())
+            # By element and not by line: a set is wrapped anew whenever it changes.
+            yield from (f"{name}: {element.strip()}" for element in re.split(r"[,{}\n]", listed.stdout))
 
 
 def _descriptors(server: Server) -> Iterator[str]:
