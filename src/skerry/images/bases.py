@@ -51,20 +51,22 @@ class DebianBases:
                 raise ImageBuildError("nobody waits for this base any more")
             progress(line)
 
-        work = asyncio.ensure_future(asyncio.to_thread(self._make, python_version, into, tell))
+        work = asyncio.ensure_future(asyncio.to_thread(self._make, python_version, into, tell, given_up))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            # A thread cannot be cancelled. This one stops at its next line, and until then it writes to `into`.
+            # A thread cannot be cancelled. This one stops at the next turn, and until then it writes to `into`.
             given_up.set()
             await asyncio.wait([work])
             raise
         return CONFIG
 
-    def _make(self, python_version: str | None, into: Path, progress: Callable[[str], None]) -> None:
+    def _make(
+        self, python_version: str | None, into: Path, progress: Callable[[str], None], stop: threading.Event
+    ) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder) as folder:
-            base = build_base(python_version, Path(folder) / "root", progress=progress)
+            base = build_base(python_version, Path(folder) / "root", progress=progress, stop=stop)
             pack(base.root, into, timestamp=base.timestamp, progress=progress)
 
 

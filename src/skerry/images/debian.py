@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,6 +71,7 @@ USER = "user"
 UID = 1000
 TAIL_LINES = 20
 PROBE_S = 20.0
+STOP_STEP_S = 0.2
 
 # Each file of the image that is not a package's: path, mode, content.
 FILES: tuple[tuple[str, int, str], ...] = (
@@ -171,8 +173,10 @@ def base_key(python_version: str | None) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def build_base(python_version: str | None, into: Path, *, progress: Progress) -> BaseImage:
-    """Return the base, built in the new folder `into`; nothing is left there if that fails.
+def build_base(
+    python_version: str | None, into: Path, *, progress: Progress, stop: threading.Event | None = None
+) -> BaseImage:
+    """Return the base, built in the new folder `into`; nothing is left there if that fails, or `stop` is set meanwhile.
 
     Takes about half a minute and needs root. Raises InvalidError for a Python version that the mirror does
     not have, and ImageBuildError with mmdebstrap's last lines when the build fails.
@@ -183,7 +187,7 @@ def build_base(python_version: str | None, into: Path, *, progress: Progress) ->
     sources = sources_for(suite)
     started = time.time()
     try:
-        _mmdebstrap(suite, sources, into, progress)
+        _mmdebstrap(suite, sources, into, progress, stop or threading.Event())
         progress("base image: clean up")
         _remove_leftovers(into)
         _write_files(into, sources)
@@ -239,7 +243,7 @@ def _fetch(uri: str, folder: str) -> bool:
         return False
 
 
-def _mmdebstrap(suite: str, sources: Sequence[Source], into: Path, progress: Progress) -> None:
+def _mmdebstrap(suite: str, sources: Sequence[Source], into: Path, progress: Progress, stop: threading.Event) -> None:
     argv = [
         "mmdebstrap",
         "--mode=root",
@@ -257,11 +261,11 @@ def _mmdebstrap(suite: str, sources: Sequence[Source], into: Path, progress: Pro
     ]
     # Few variables reach the packages' scripts: PYTHONDONTWRITEBYTECODE, say, would make another image.
     env = {name: value for name, value in os.environ.items() if name in BUILD_VARIABLES}
-    _run(argv, {**env, "SKERRY_SETUP": SETUP, "LC_ALL": "C.UTF-8"}, progress)
+    _run(argv, {**env, "SKERRY_SETUP": SETUP, "LC_ALL": "C.UTF-8"}, progress, stop)
 
 
-def _run(argv: Sequence[str], env: Mapping[str, str], progress: Progress) -> None:
-    """Run a command to its end, telling its lines; raise ImageBuildError with the last of them if it fails."""
+def _run(argv: Sequence[str], env: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:
+    """Run a command to its end, or till `stop`, telling its lines; raise ImageBuildError with the last if it fails."""
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     try:
         child = subprocess.Popen(
@@ -279,6 +283,7 @@ def _run(argv: Sequence[str], env: Mapping[str, str], progress: Progress) -> Non
         raise ImageBuildError(
             f"the base image cannot be built: {argv[0]}: {exc.strerror}; run `apt-get install {argv[0]}`"
         ) from exc
+    threading.Thread(target=_end_at, args=(stop, child), daemon=True).start()
     try:
         for line in child.stdout or ():
             tail.append(line.rstrip())
@@ -293,6 +298,13 @@ def _run(argv: Sequence[str], env: Mapping[str, str], progress: Progress) -> Non
             + "\n".join(tail)
             + "\nCheck that `apt-get update` works on this machine and that its disk has 1 GiB free."
         )
+
+
+def _end_at(stop: threading.Event, child: subprocess.Popen[str]) -> None:
+    """End a child once `stop` is set: whoever reads its lines may wait for the next one for long."""
+    while child.poll() is None:
+        if stop.wait(STOP_STEP_S):
+            _end(child)
 
 
 def _end(child: subprocess.Popen[str]) -> None:

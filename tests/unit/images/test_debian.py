@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,9 @@ def test_a_missing_mmdebstrap_is_named_with_its_package(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ImageBuildError, match="apt-get install mmdebstrap"):
         debian.build_base(None, tmp_path / "root", progress=print)
+
+
+def test_a_command_that_is_told_to_stop_ends_while_it_says_nothing() -> None:
+    stop = threading.Event()
+    with pytest.raises(ImageBuildError, match="ended with -15"):
+        debian._run(["sh", "-c", "echo 'I: begun'; exec sleep 1000"], {}, lambda _: stop.set(), stop)
