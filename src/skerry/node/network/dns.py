@@ -1,9 +1,10 @@
 """The DNS forwarder of a node: sandboxes ask it, it asks the machine's own resolvers.
 
-It does not look into names or answers. An answer may name a private address; the firewall then refuses the packets,
-and the exceptions of the firewall never come from here. What is checked is that an answer belongs to its question:
-it comes from the resolver that was asked, to a port and with an id that were chosen at random, and repeats the
-question.
+It passes on questions for records of the internet and nothing else: no transfer of a zone, no update, no notification,
+which a resolver may grant to this machine's address. It does not look into names or answers. An answer may name a
+private address; the firewall then refuses the packets, and the exceptions of the firewall never come from here. What is
+checked is that an answer belongs to its question: it comes from the resolver that was asked, to a port and with an id
+that were chosen at random, and repeats the question.
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ RESOLVERS_MAX = 3  # as the C library: MAXNS
 PORT = 53
 
 _HEADER_BYTES = 12
-_SERVFAIL = 2
+_SERVFAIL, _NOTIMP, _REFUSED = 2, 4, 5
 _QR = 0x8000
-_FAILURE_FLAGS = _QR | 0x0080 | _SERVFAIL  # an answer, recursion available
+_FAILURE_FLAGS = _QR | 0x0080  # an answer, recursion available
+_OPCODE = 0x7800  # QUERY is 0
+_INTERNET = 1
+# Types 128 to 254 are no records but requests (RFC 6895): transfers of zones (IXFR 251, AXFR 252), keys, mail boxes.
+# ANY, 255, is a question that resolvers answer.
+_FIRST_META_TYPE, _ANY = 128, 255
 _READ_BUFFER = 256 * 1024
 
 Resolver = tuple[str, int]
@@ -109,9 +115,21 @@ def belongs(answer: bytes, query: bytes, end: int) -> bool:
     )
 
 
-def failure(query: bytes, end: int) -> bytes:
+def refusal(query: bytes, end: int) -> int | None:
+    """Return the code with which a query is answered that is not passed on; None if it is."""
+    (flags,) = struct.unpack_from(">H", query, 2)
+    kind, family = struct.unpack_from(">HH", query, end - 4)
+    if flags & _OPCODE:
+        return _NOTIMP
+    if family != _INTERNET or _FIRST_META_TYPE <= kind < _ANY:
+        return _REFUSED
+    return None
+
+
+def failure(query: bytes, end: int, code: int = _SERVFAIL) -> bytes:
     """Return the answer that the name could not be looked up."""
-    flags = struct.unpack_from(">H", query, 2)[0] & 0x7900 | _FAILURE_FLAGS  # opcode and "recursion desired" as asked
+    asked = struct.unpack_from(">H", query, 2)[0] & 0x7900  # opcode and "recursion desired"
+    flags = asked | _FAILURE_FLAGS | code
     return query[:2] + struct.pack(">HHHHH", flags, 1, 0, 0, 0) + query[_HEADER_BYTES:end]
 
 
@@ -232,6 +250,9 @@ class Forwarder:
                 await writer.drain()
 
     async def _answer(self, query: bytes, end: int, sender: str, ask: Ask) -> bytes:
+        refused = refusal(query, end)
+        if refused is not None:
+            return failure(query, end, refused)
         with self._queries.one(sender) as granted:
             if not granted:
                 return failure(query, end)

@@ -202,6 +202,18 @@ async def test_what_is_no_query_gets_no_answer_and_asks_nobody(world: World, gue
     assert asked == ["udp after.test."]
 
 
+async def test_a_transfer_or_another_operation_asks_nobody(world: World, guest: Guest) -> None:
+    transfer = dns.message.make_query("example.test.", "AXFR").to_wire()
+    status = bytearray(query().to_wire())
+    status[2] |= 2 << 3
+    async with resolver(world) as asked:
+        assert (await ask(guest, transfer)).rcode() == dns.rcode.REFUSED
+        assert [answer.rcode() for answer in await ask_by_tcp(guest, transfer)] == [dns.rcode.REFUSED]
+        assert (await ask(guest, bytes(status))).rcode() == dns.rcode.NOTIMP
+        assert (await ask(guest, query("after.test.").to_wire())).answer
+    assert asked == ["udp after.test."]
+
+
 async def test_one_sandbox_cannot_take_every_query_in_flight(world: World, network: Network, guest: Guest) -> None:
     slot = await network.slot(SandboxId("sb_b"))
     await slot.open()

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.node.network.dns import QUERY_BYTES, Resolvers, Shares, belongs, failure, parse_resolvers, question_end
+from skerry.node.network.dns import (
+    QUERY_BYTES,
+    Resolvers,
+    Shares,
+    belongs,
+    failure,
+    parse_resolvers,
+    question_end,
+    refusal,
+)
 
 QUERY = dns.message.make_query("example.test.", "A", use_edns=True).to_wire()
 END = 12 + len("example.test.") + 1 + 4
@@ -38,6 +47,33 @@ def test_a_failure_repeats_id_and_question() -> None:
     answer = dns.message.from_wire(failure(QUERY, END))
     asked = dns.message.from_wire(QUERY)
     assert (answer.id, answer.question, answer.rcode()) == (asked.id, asked.question, dns.rcode.SERVFAIL)
+
+
+@pytest.mark.parametrize("kind", ["A", "AAAA", "MX", "TXT", "HTTPS", "CAA", "ANY", "TYPE65280"])
+def test_questions_for_records_are_passed_on(kind: str) -> None:
+    query = dns.message.make_query("example.test.", kind).to_wire()
+    assert refusal(query, END) is None
+
+
+@pytest.mark.parametrize("kind", ["IXFR", "AXFR", "TKEY", "TSIG", "MAILB"])
+def test_a_transfer_and_other_requests_that_are_no_records_are_refused(kind: str) -> None:
+    query = dns.message.make_query("example.test.", kind).to_wire()
+    assert refusal(query, END) == dns.rcode.REFUSED
+
+
+@pytest.mark.parametrize("family", ["CH", "HS", "ANY", "NONE"])
+def test_other_classes_than_the_internets_are_refused(family: str) -> None:
+    query = dns.message.make_query("version.bind.", "TXT", rdclass=family).to_wire()
+    end = question_end(query)
+    assert end is not None
+    assert refusal(query, end) == dns.rcode.REFUSED
+
+
+@pytest.mark.parametrize("opcode", range(1, 16))
+def test_updates_notifications_and_other_operations_are_not_passed_on(opcode: int) -> None:
+    query = bytearray(QUERY)
+    query[2] = query[2] & ~0x78 | opcode << 3
+    assert refusal(bytes(query), END) == dns.rcode.NOTIMP
 
 
 def test_an_answer_may_spell_the_name_in_other_letters() -> None:
