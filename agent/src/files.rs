@@ -264,8 +264,8 @@ pub struct Listing {
 
 impl Listing {
     fn begin(path: Vec<u8>) -> Result<Listing, Refusal> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let folder = rustix::fs::openat(CWD, &*path, flags, Mode::empty())
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+        let folder = paths::open(CWD, &path, flags, Mode::empty())
             .and_then(Dir::new)
             .map_err(|errno| refusal("list", &path, errno))?;
         Ok(Listing { path, folder, accounts: Accounts::read(), pending: None })

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::message::{self, Entry, Refusal};
@@ -36,10 +36,16 @@ pub fn refused(code: &'static str, step: &str, path: &[u8], cause: impl Display)
     Refusal::new(code, format!("cannot {step} {:?}: {cause}", String::from_utf8_lossy(path)))
 }
 
+/// Open a path of the sandbox, unless a link of procfs is on the way. Such a link leads past names: to a pipe or a
+/// deleted file, or into the mounts of another process, where a file system may answer never, and PID 1 with it.
+pub fn open(base: impl AsFd, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(base, path, flags | OFlags::CLOEXEC, mode, ResolveFlags::NO_MAGICLINKS)
+}
+
 /// Open a regular file; what is no regular file is refused without waiting for anybody at its other end.
 pub fn open_regular(step: &str, path: &[u8], flags: OFlags, mode: Mode) -> Result<(OwnedFd, Stat), Refusal> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::open(path, flags, mode).map_err(|errno| refusal(step, path, errno))?;
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open(CWD, path, flags, mode).map_err(|errno| refusal(step, path, errno))?;
     let stat = rustix::fs::fstat(&file).map_err(|errno| refusal(step, path, errno))?;
     check_regular(step, path, &stat)?;
     Ok((file, stat))
@@ -67,10 +73,11 @@ pub fn resolve(step: &str, path: &[u8], parents: bool) -> Result<Target, Refusal
     let mut left = path.to_vec();
     for _ in 0..LINK_LIMIT {
         let (folder, name) = split(&left).ok_or_else(|| failed(Errno::ISDIR))?;
-        if parents {
-            make_folders(&base, folder).map_err(failed)?;
-        }
-        let folder = open_folder(&base, folder).map_err(failed)?;
+        let folder = match parents {
+            true => make_folders(&base, folder),
+            false => open_folder(&base, folder),
+        };
+        let folder = folder.map_err(failed)?;
         let stat = match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(Target { folder, name: name.to_vec(), stat: None }),
@@ -97,38 +104,45 @@ pub fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 pub fn open_folder(base: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(base, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    open(base, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
 }
 
-/// Make the folders of `path` that are missing.
-fn make_folders(base: &OwnedFd, path: &[u8]) -> Result<(), Errno> {
-    for end in (1..=path.len()).filter(|end| path.get(*end).is_none_or(|byte| *byte == b'/')) {
-        match rustix::fs::mkdirat(base, &path[..end], Mode::from_raw_mode(0o777)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+/// Make the folders of `path` that are missing, and open the last one.
+fn make_folders(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let mut folder = open_folder(base, if path.starts_with(b"/") { b"/" } else { b"." })?;
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        let made = rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o777));
+        folder = match (open_folder(&folder, name), made) {
             // A folder that is there may stand in a place where none can be made.
-            Err(errno) if open_folder(base, &path[..end]).is_err() => return Err(errno),
-            Err(_) => {}
-        }
+            (Ok(next), _) => next,
+            (Err(errno), Ok(()) | Err(Errno::EXIST)) | (Err(_), Err(errno)) => return Err(errno),
+        };
     }
-    Ok(())
+    Ok(folder)
 }
 
 pub fn make_folder(path: &[u8], mode: u32, parents: bool) -> Result<(), Refusal> {
     const STEP: &str = "make the directory";
     let failed = |errno| refusal(STEP, path, errno);
-    let trimmed = trim(path);
-    if parents && let Some((folder, _)) = split(trimmed) {
-        let root = open_folder(CWD, b"/").map_err(failed)?;
-        make_folders(&root, folder).map_err(failed)?;
-    }
-    match rustix::fs::mkdir(trimmed, Mode::from_raw_mode(mode)) {
-        Ok(()) if mode & UMASK != 0 || mode > 0o777 => {
-            rustix::fs::chmodat(CWD, trimmed, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(failed)
-        }
+    let root = open_folder(CWD, b"/").map_err(failed)?;
+    let (folder, name) = split(trim(path)).unwrap_or((path, b"."));
+    let folder = match parents {
+        true => make_folders(&root, folder),
+        false => open_folder(&root, folder),
+    };
+    let folder = folder.map_err(failed)?;
+    match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(mode)) {
+        Ok(()) if mode & UMASK != 0 || mode > 0o777 => set_mode(&folder, name, mode).map_err(failed),
         Ok(()) => Ok(()),
-        Err(Errno::EXIST) if parents && open_folder(CWD, trimmed).is_ok() => Ok(()),
+        Err(Errno::EXIST) if parents && open_folder(&folder, name).is_ok() => Ok(()),
         Err(errno) => Err(failed(errno)),
     }
+}
+
+/// Give the folder a mode that mkdir could not, unless a link has taken its place meanwhile.
+fn set_mode(folder: &OwnedFd, name: &[u8], mode: u32) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    rustix::fs::fchmod(open(folder, name, flags, Mode::empty())?, Mode::from_raw_mode(mode))
 }
 
 /// Return the path without slashes at its end.
@@ -139,10 +153,14 @@ pub fn trim(path: &[u8]) -> &[u8] {
 
 /// Return the entry for `path` itself: a link is told as a link.
 pub fn stat_entry(path: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let failed = |errno| refusal("look at", path, errno);
     let trimmed = trim(path);
-    let stat = rustix::fs::lstat(trimmed).map_err(|errno| refusal("look at", path, errno))?;
-    let name = split(trimmed).map_or(trimmed, |(_, name)| name);
-    Ok(entry(CWD, trimmed, name, &stat, &Accounts::read()))
+    // A path that ends in no name, such as `/`, is the folder itself.
+    let (folder, name) = split(trimmed).unwrap_or((trimmed, b"."));
+    let folder = open_folder(CWD, folder).map_err(failed)?;
+    let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    let shown = if name == b"." { trimmed } else { name };
+    Ok(entry(folder.as_fd(), name, shown, &stat, &Accounts::read()))
 }
 
 /// Return the packed entry for what lies at `path` below `folder`.
@@ -184,6 +202,14 @@ mod tests {
         assert_eq!(split(b"a"), Some((&b"."[..], &b"a"[..])));
         for path in [&b"/"[..], b"/a/", b"/a/..", b"/."] {
             assert_eq!(split(path), None);
+        }
+    }
+
+    #[test]
+    fn a_link_of_procfs_leads_nowhere() {
+        assert!(open_folder(CWD, b"/proc/self").is_ok());
+        for path in [&b"/proc/self/root/etc"[..], b"/proc/self/cwd"] {
+            assert_eq!(open_folder(CWD, path).expect_err("a magic link"), Errno::LOOP);
         }
     }
 

@@ -269,8 +269,13 @@ fn take_identity(plan: &Plan) -> Stepped {
     call!(Step::Identity, libc::SYS_setresuid, plan.uid, plan.uid, plan.uid).map(drop)
 }
 
+/// Like chdir, but not through a link of procfs: what it leads to may answer never (see paths.rs), and PID 1 waits.
 fn enter_directory(plan: &Plan) -> Stepped {
-    call!(Step::Directory, libc::SYS_chdir, plan.cwd).map(drop)
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let how = [flags as u64, 0, libc::RESOLVE_NO_MAGICLINKS]; // struct open_how: flags, mode, resolve
+    let (how, size) = (&raw const how, size_of_val(&how));
+    let folder = call!(Step::Directory, libc::SYS_openat2, libc::AT_FDCWD, plan.cwd, how, size)?;
+    call!(Step::Directory, libc::SYS_fchdir, folder).map(drop)
 }
 
 /// Unblock every signal; their dispositions are the default ones already, or become so by execve.

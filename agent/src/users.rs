@@ -2,9 +2,10 @@
 
 use std::io::Read;
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::message::Refusal;
+use crate::paths;
 
 /// Files beyond this are read up to here: the sandbox's files are no reason to grow.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -134,8 +135,8 @@ fn records(text: &str) -> impl Iterator<Item = Vec<&str>> {
 
 fn read_text(path: &str) -> String {
     // The sandbox may have put a FIFO there, so the open must not wait.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let Ok(fd) = rustix::fs::open(path, flags, Mode::empty()) else {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let Ok(fd) = paths::open(CWD, path.as_bytes(), flags, Mode::empty()) else {
         return String::new();
     };
     match rustix::fs::fstat(&fd) {
