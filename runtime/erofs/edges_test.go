@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -201,4 +202,76 @@ func FuzzApply(f *testing.F) {
 			t.Errorf("an image that we wrote cannot be read: %v", err)
 		}
 	})
+}
+
+func TestZerosBecomeHolesAndComeBack(t *testing.T) {
+	const size = 64 << 20
+	body := make([]byte, size)
+	copy(body[3<<20+5:], "in the middle")
+	copy(body[size-3:], "end")
+	sparse, err := tryMerge(t, baseImage(t), archive(t, entry{header: tar.Header{Name: "./sparse", Typeflag: tar.TypeReg}, body: string(body)}))
+	must(t, err)
+	again, err := tryMerge(t, sparse, archive(t)) // the second time it comes from an image
+	must(t, err)
+	for _, path := range []string{sparse, again} {
+		checked(t, path)
+		info, err := os.Stat(path)
+		must(t, err)
+		if used := info.Sys().(*syscall.Stat_t).Blocks * 512; used > 1<<20 {
+			t.Errorf("%d bytes of disk for a file of a few", used)
+		}
+		image, err := Open(path)
+		must(t, err)
+		defer image.Close()
+		root, err := image.Tree()
+		must(t, err)
+		if text(t, image, root, "sparse") != string(body) {
+			t.Error("the content changed")
+		}
+		if text(t, image, root, "bin/tool") != strings.Repeat("x", 9000) {
+			t.Error("a file of the base changed")
+		}
+	}
+}
+
+func TestAnImageBeyondItsBoundIsRefused(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out.erofs"))
+	must(t, err)
+	defer out.Close()
+	writer, root := NewWriter(out), newDir(0o755)
+	writer.Most = 1 << 20
+	full := entry{header: tar.Header{Name: "./full", Typeflag: tar.TypeReg}, body: strings.Repeat("x", 900<<10)}
+	must(t, writer.Apply(root, archive(t, full)))
+	if err := writer.Apply(root, archive(t, full)); err == nil || !strings.Contains(err.Error(), "more than 1048576 bytes") {
+		t.Errorf("the file too many: %v", err)
+	}
+	writer.Most = writer.end
+	if err := writer.Finish(root); err == nil {
+		t.Error("the metadata were not counted")
+	}
+}
+
+func TestTheFirstAttributeTooManyIsRefused(t *testing.T) {
+	with := func(records map[string]string) entry {
+		return entry{header: tar.Header{Name: "./x", Typeflag: tar.TypeReg, PAXRecords: records}}
+	}
+	many := map[string]string{}
+	for n := range maxXattrs + 1 {
+		many[fmt.Sprintf("%suser.%d", paxXattr, n)] = "x"
+	}
+	large := map[string]string{paxXattr + "user.large": strings.Repeat("x", maxXattrBytes)}
+	for _, records := range []map[string]string{many, large} {
+		out, err := os.Create(filepath.Join(t.TempDir(), "out.erofs"))
+		must(t, err)
+		defer out.Close()
+		writer := NewWriter(out)
+		err = writer.Apply(newDir(0o755), archive(t, with(records)))
+		if err == nil || !strings.Contains(err.Error(), "setfattr -x") {
+			t.Errorf("%d attributes: %v", len(records), err)
+		}
+		if len(writer.Xattrs) > maxXattrs {
+			t.Errorf("%d attributes were held", len(writer.Xattrs))
+		}
+	}
+	apply(t, archive(t, with(map[string]string{paxXattr + "user.fits": strings.Repeat("x", maxXattrBytes-100)})))
 }

@@ -15,6 +15,12 @@ const (
 	paxXattr      = "SCHILY.xattr."
 )
 
+// What a sandbox can be given at its start (proto/agent.md, and images/merge.py).
+const (
+	maxXattrs     = 256
+	maxXattrBytes = 32 << 10
+)
+
 // CheckEnd refuses an archive that does not end as archives do. Reading it would show no difference between one that was
 // cut off after a file and a whole one.
 func CheckEnd(archive io.ReaderAt, size int64) error {
@@ -161,7 +167,8 @@ func setMetadata(node *Node, header *tar.Header) {
 }
 
 // noteXattrs remembers the attributes of an entry, which the image itself cannot hold. gVisor writes access control lists
-// in base64, other values as they are; those that are not UTF-8 it leaves out, since an archive cannot hold them.
+// in base64, other values as they are; those that are not UTF-8 it leaves out, since an archive cannot hold them. It stops
+// at the first one too many: a guest can write any number.
 func (w *Writer) noteXattrs(parts []string, header *tar.Header) error {
 	for key, value := range header.PAXRecords {
 		name, found := strings.CutPrefix(key, paxXattr)
@@ -178,7 +185,14 @@ func (w *Writer) noteXattrs(parts []string, header *tar.Header) error {
 				return fmt.Errorf("%w: %s of %q: %w", ErrFormat, name, header.Name, err)
 			}
 		}
-		w.Xattrs = append(w.Xattrs, Xattr{Path: []byte("/" + strings.Join(parts, "/")), Name: name, Value: content})
+		one := Xattr{Path: []byte("/" + strings.Join(parts, "/")), Name: name, Value: content}
+		w.xattrBytes += len(one.Path) + len(one.Name) + len(one.Value)
+		if len(w.Xattrs) == maxXattrs || w.xattrBytes > maxXattrBytes {
+			return fmt.Errorf("%w: the step left too many extended attributes in the image, such as %.100q of %.200q; an image "+
+				"holds at most %d of %d bytes together: remove them in the step (`setfattr -x`)",
+				ErrFormat, name, one.Path, maxXattrs, maxXattrBytes)
+		}
+		w.Xattrs = append(w.Xattrs, one)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package erofs
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,8 +19,10 @@ type Xattr struct {
 type Writer struct {
 	Xattrs  []Xattr
 	LeftOut []string // devices, which an image cannot hold
+	Most    int64    // bytes that the image may have; 0 for any number
 
-	whiteouts map[string]bool // paths in the archive that are no files of the image: deletions and devices
+	xattrBytes int
+	whiteouts  map[string]bool // paths in the archive that are no files of the image: deletions and devices
 
 	out    *os.File
 	end    int64 // where the next data go, a multiple of the block size
@@ -41,21 +42,31 @@ func (w *Writer) append(body io.Reader, size int64) (int64, error) {
 		return 0, nil
 	}
 	start := w.end
-	if _, err := w.out.Seek(start, io.SeekStart); err != nil {
+	if err := w.checkEnd(start + blocks(size)*blockSize); err != nil {
 		return 0, err
 	}
-	// io.CopyN between files becomes copy_file_range, which costs no copy through this process.
-	if written, err := io.CopyN(w.out, body, size); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return 0, fmt.Errorf("%w: %d bytes where %d were announced", ErrFormat, written, size)
-		}
+	var err error
+	if file, ok := body.(*os.File); ok {
+		err = copyExtents(w.out, start, file, size)
+	} else {
+		err = copySparse(w.out, start, body, size)
+	}
+	if err != nil {
 		return 0, err
 	}
 	w.end = start + blocks(size)*blockSize
-	if w.end/blockSize > 1<<32-1 {
-		return 0, fmt.Errorf("%w: an image of more than 16 TiB", ErrFormat)
-	}
 	return start / blockSize, nil
+}
+
+// checkEnd refuses an image that would end at a byte beyond what it may have.
+func (w *Writer) checkEnd(end int64) error {
+	if end < 0 || end/blockSize > 1<<32-1 {
+		return fmt.Errorf("%w: an image of more than 16 TiB", ErrFormat)
+	}
+	if w.Most > 0 && end > w.Most {
+		return fmt.Errorf("%w: an image of more than %d bytes", ErrFormat, w.Most)
+	}
+	return nil
 }
 
 // Finish writes the tree and makes the image complete.
@@ -167,10 +178,7 @@ func (w *Writer) layOut(root *Node) (int64, error) {
 		}
 	}
 	blocksOf(root)
-	if (w.metaAt+at)/blockSize > 1<<32-1 {
-		return 0, fmt.Errorf("%w: an image of more than 16 TiB", ErrFormat)
-	}
-	return at, nil
+	return at, w.checkEnd(w.metaAt + at)
 }
 
 // tail returns how many bytes of the node's data stand right behind its inode.

@@ -1,7 +1,7 @@
 // skerry-image makes the images that sandboxes mount.
 //
-//	skerry-image merge --base BASE.erofs --upper UPPER.tar [--drop PATH]... [--xattrs FILE] OUT.erofs
-//	    prints each path that an image cannot hold, quoted, on a line
+//	skerry-image merge --base BASE.erofs --upper UPPER.tar [--drop PATH]... [--xattrs FILE] [--most BYTES] OUT.erofs
+//	    prints each path that an image cannot hold, quoted, on a line; makes no image of more than BYTES
 //	skerry-image check IMAGE.erofs
 package main
 
@@ -47,6 +47,7 @@ func merge(args []string) error {
 	base := flags.String("base", "", "the image below")
 	upper := flags.String("upper", "", "the archive of the upper layer")
 	xattrs := flags.String("xattrs", "", "where to write the extended attributes, as JSON")
+	most := flags.Int64("most", 0, "the bytes that the image may have; 0 for any number")
 	var drop paths
 	flags.Var(&drop, "drop", "a path to leave out; may be repeated")
 	if err := flags.Parse(args); err != nil {
@@ -54,6 +55,9 @@ func merge(args []string) error {
 	}
 	if flags.NArg() != 1 || *base == "" || *upper == "" {
 		return errors.New("merge needs --base, --upper and the file to make")
+	}
+	if err := limit(*most); err != nil {
+		return err
 	}
 	image, err := erofs.Open(*base)
 	if err != nil {
@@ -72,7 +76,7 @@ func merge(args []string) error {
 	if err := erofs.CheckEnd(archive, info.Size()); err != nil {
 		return err
 	}
-	made, err := write(flags.Arg(0), image, archive, drop)
+	made, err := write(flags.Arg(0), image, archive, drop, *most)
 	if err != nil {
 		return err
 	}
@@ -85,12 +89,12 @@ func merge(args []string) error {
 	return writeXattrs(*xattrs, made.Xattrs)
 }
 
-func write(path string, image *erofs.Image, archive *os.File, drop []string) (*erofs.Writer, error) {
+func write(path string, image *erofs.Image, archive *os.File, drop []string, most int64) (*erofs.Writer, error) {
 	out, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	made, err := fill(out, image, archive, drop)
+	made, err := fill(out, image, archive, drop, most)
 	if err == nil {
 		err = out.Sync()
 	}
@@ -104,12 +108,13 @@ func write(path string, image *erofs.Image, archive *os.File, drop []string) (*e
 	return made, nil
 }
 
-func fill(out *os.File, image *erofs.Image, archive *os.File, drop []string) (*erofs.Writer, error) {
+func fill(out *os.File, image *erofs.Image, archive *os.File, drop []string, most int64) (*erofs.Writer, error) {
 	root, err := image.Tree()
 	if err != nil {
 		return nil, err
 	}
 	writer := erofs.NewWriter(out)
+	writer.Most = most
 	if err := writer.Apply(root, bufio.NewReaderSize(archive, 1<<20)); err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ class Member(Protocol):
         """Return new pipes to the agent of a claimed member, with `hello` already written to the first."""
 
     async def save_upper(self, archive_fd: int) -> None:
-        """Write the writable layer of the user's container, as a tar archive, to an open file."""
+        """Write the writable layer of the user's container, as a tar archive, to an open file or a pipe."""
 
     async def wait_ended(self) -> None:
         """Return when the sentry is gone, whatever ended it."""

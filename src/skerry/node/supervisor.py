@@ -261,10 +261,11 @@ class Supervisor:
             await save_archive(member, archive, most=most)
         except StartFailedError as exc:
             memory = self.resources.memory_limit_mib
-            # Two at once: one that was read goes only after the next one has its memory.
+            # The collector lets go of a file only after it has made room for the next ones: with 512 MiB, files of
+            # 256 MiB end the sentry and files of 170 MiB do not.
             raise ImageBuildError(
-                f"its changes could not be saved: {exc.message}. A file is read whole into the {memory} MiB of memory of "
-                f"a build, so none may be larger than {memory // 2} MiB, sparse files included"
+                f"its changes were not saved: {exc.message}. A file is read whole into the {memory} MiB of a build's "
+                f"memory: files of up to {memory // 4} MiB fit, sparse ones with their full size"
             ) from exc
 
     # Start

@@ -17,7 +17,7 @@ from skerry import Image, Sandbox
 from skerry.exception import ImageBuildError
 from skerry.model.ids import SANDBOX, ImageId, SandboxId
 from skerry.model.nodes import Launch, RootImage
-from skerry.model.specs import NetworkPolicy, SandboxSpec
+from skerry.model.specs import NetworkPolicy, Resources, SandboxSpec
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -229,7 +229,14 @@ def test_a_program_keeps_its_capability(server: Server) -> None:
 
 def test_more_attributes_than_a_sandbox_can_be_given_fail_the_build(server: Server) -> None:
     flood = "import os\nfor n in range(300): open(f'/f{n}', 'w'); os.setxattr(f'/f{n}', 'user.n', b'x')"
-    with pytest.raises(ImageBuildError, match=r"300 extended attributes .*at most 256 .*setfattr -x"):
+    with pytest.raises(ImageBuildError, match=r"too many extended attributes .*at most 256 .*setfattr -x"):
+        Image.debian_slim().run_commands(python(flood)).build()
+    server.check_nothing_of_a_build_left()
+
+
+def test_large_attributes_fail_the_build_and_not_the_server(server: Server) -> None:
+    flood = "import os\nfor n in range(500): open(f'/f{n}', 'w'); os.setxattr(f'/f{n}', 'user.n', b'x' * 60000)"
+    with pytest.raises(ImageBuildError, match="too many extended attributes"):
         Image.debian_slim().run_commands(python(flood)).build()
     server.check_nothing_of_a_build_left()
 
@@ -281,7 +288,8 @@ def test_an_image_whose_file_was_removed_is_built_again(server: Server) -> None:
 def test_a_file_too_large_to_pack_fails_the_build_with_a_reason(server: Server) -> None:
     with pytest.raises(ImageBuildError) as caught:
         Image.debian_slim().run_commands("truncate -s 100T /huge").build()
-    assert "step 'run_commands truncate -s 100T /huge' failed: its changes could not be saved" in str(caught.value)
+    assert "step 'run_commands truncate -s 100T /huge' failed: its changes were not saved" in str(caught.value)
+    assert "up to 2048 MiB fit" in str(caught.value)
     server.check_nothing_of_a_build_left()
     server.check_no_sandbox_left()
 
@@ -347,3 +355,33 @@ async def test_a_build_beyond_its_disk_gets_an_error_and_lives(node: Node, tmp_p
     assert (tmp_path / "image").stat().st_size > 10 << 20
     await node.host.terminate(sandbox)
     assert list((tmp_path / "builds").iterdir()) == []
+
+
+def disk_bytes(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+async def test_sparse_files_of_a_build_cost_the_machine_no_disk(node: Node, tmp_path: Path) -> None:
+    sandbox = SandboxId(IDS.new(SANDBOX))
+    resources = Resources(memory_limit_mib=512)  # each file is as large as the error says that it may be
+    spec = SandboxSpec(image=ImageId("im_0"), network=NetworkPolicy.BLOCKED, resources=resources)
+    await node.host.start(Launch(sandbox=sandbox, spec=spec, image=RootImage(file=node.image), build_disk_mib=1024))
+    make = "for n in 1 2 3 4 5 6; do truncate -s 128M /sparse$n; done"
+    code, _, _ = await node.run(sandbox, "sh", "-c", make, stdin="null")
+    assert code == 0
+    await node.host.pack_build(sandbox, tmp_path / "image")
+    assert (tmp_path / "image").stat().st_size > 768 << 20
+    assert disk_bytes(tmp_path / "image") < disk_bytes(node.image) + (64 << 20)
+    await node.host.terminate(sandbox)
+
+
+async def test_a_build_that_says_more_than_its_disk_holds_fails_with_the_bound(node: Node, tmp_path: Path) -> None:
+    sandbox = SandboxId(IDS.new(SANDBOX))
+    spec = SandboxSpec(image=ImageId("im_0"), network=NetworkPolicy.BLOCKED)
+    await node.host.start(Launch(sandbox=sandbox, spec=spec, image=RootImage(file=node.image), build_disk_mib=64))
+    code, _, _ = await node.run(sandbox, "sh", "-c", "truncate -s 200M /a; truncate -s 200M /b", stdin="null")
+    assert code == 0
+    with pytest.raises(ImageBuildError, match="more than 320 MiB"):
+        await node.host.pack_build(sandbox, tmp_path / "image")
+    assert list(tmp_path.glob("image*")) == []
+    await node.host.terminate(sandbox)
