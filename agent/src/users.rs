@@ -1,5 +1,6 @@
 //! Who a process runs as: names and numbers, looked up in the sandbox's own passwd and group files.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -7,8 +8,9 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use crate::message::Refusal;
 use crate::paths;
 
-/// Files beyond this are read up to here: the sandbox's files are no reason to grow.
-const FILE_LIMIT: u64 = 1 << 20;
+/// Of each file only the lines that are whole within so many bytes count: the sandbox writes these files, and PID 1
+/// reads them at each start.
+const FILE_LIMIT: u64 = 64 << 10;
 const GROUPS_LIMIT: usize = 256;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -31,16 +33,42 @@ impl Identity {
     }
 }
 
-/// The two files, as text.
+/// A line of passwd.
+struct User {
+    name: String,
+    uid: u32,
+    gid: u32,
+    home: String,
+}
+
+/// A line of group.
+struct Group {
+    name: String,
+    gid: u32,
+    members: Vec<String>,
+}
+
+/// The two files, read once for each operation.
 pub struct Accounts {
-    passwd: String,
-    group: String,
+    users: Vec<User>,
+    groups: Vec<Group>,
+    user_names: BTreeMap<u32, String>,
+    group_names: BTreeMap<u32, String>,
 }
 
 impl Accounts {
     /// Read the files as they are now; one that is missing or no regular file counts as empty.
     pub fn read() -> Accounts {
-        Accounts { passwd: read_text("/etc/passwd"), group: read_text("/etc/group") }
+        Accounts::parse(&read_text("/etc/passwd"), &read_text("/etc/group"))
+    }
+
+    fn parse(passwd: &str, group: &str) -> Accounts {
+        let users: Vec<User> = records(passwd).filter_map(user).collect();
+        let groups: Vec<Group> = records(group).filter_map(self::group).collect();
+        // The first line for a number is the one that counts, so it is the last to be put in.
+        let user_names = users.iter().rev().map(|user| (user.uid, user.name.clone())).collect();
+        let group_names = groups.iter().rev().map(|group| (group.gid, group.name.clone())).collect();
+        Accounts { users, groups, user_names, group_names }
     }
 
     /// Return who `user` is: `name`, `uid`, `name:group` or `uid:gid`.
@@ -62,17 +90,11 @@ impl Accounts {
 
     fn user(&self, user: &str) -> Result<Identity, Refusal> {
         let number = user.parse::<u32>().ok();
-        for account in records(&self.passwd) {
-            let [name, _, uid, gid, _, home, ..] = account[..] else {
-                continue;
-            };
-            let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else {
-                continue;
-            };
-            if name == user || number == Some(uid) {
-                let home = if home.is_empty() { "/" } else { home };
-                return Ok(Identity { uid, gid, groups: Vec::new(), name: name.into(), home: home.into() });
-            }
+        if let Some(User { name, uid, gid, home }) =
+            self.users.iter().find(|account| account.name == user || number == Some(account.uid))
+        {
+            let (name, home) = (name.clone(), home.clone());
+            return Ok(Identity { uid: *uid, gid: *gid, groups: Vec::new(), name, home });
         }
         let unknown = |uid, home: &str| Identity {
             uid,
@@ -92,41 +114,45 @@ impl Accounts {
     }
 
     fn group(&self, group: &str) -> Result<u32, Refusal> {
-        let named = records(&self.group).find_map(|record| match record[..] {
-            [name, _, gid, ..] if name == group => gid.parse().ok(),
-            _ => None,
-        });
+        let named = self.groups.iter().find(|record| record.name == group).map(|record| record.gid);
         named.or_else(|| group.parse().ok().filter(|gid| *gid != u32::MAX)).ok_or_else(|| {
             Refusal::new("failed_precondition", format!("there is no group {group:?} in /etc/group"))
         })
     }
 
     fn memberships(&self, user: &str, primary: u32) -> Vec<u32> {
-        let groups = records(&self.group).filter_map(|record| match record[..] {
-            [_, _, gid, members, ..] if members.split(',').any(|member| member == user) => gid.parse().ok(),
-            _ => None,
-        });
-        groups.filter(|gid| *gid != primary).take(GROUPS_LIMIT).collect()
+        let with_user = self.groups.iter().filter(|group| group.members.iter().any(|member| member == user));
+        with_user.map(|group| group.gid).filter(|gid| *gid != primary).take(GROUPS_LIMIT).collect()
     }
 
     /// Return the user's name, or the number where there is none.
     pub fn user_name(&self, uid: u32) -> String {
-        name_of(&self.passwd, uid)
+        name_of(&self.user_names, uid)
     }
 
     pub fn group_name(&self, gid: u32) -> String {
-        name_of(&self.group, gid)
+        name_of(&self.group_names, gid)
     }
 }
 
-/// Both files keep the name in the first field and the number in the third.
-fn name_of(text: &str, number: u32) -> String {
-    let number = number.to_string();
-    let found = records(text).find_map(|record| match record[..] {
-        [name, _, id, ..] if id == number => Some(name.to_owned()),
-        _ => None,
-    });
-    found.unwrap_or(number)
+fn name_of(names: &BTreeMap<u32, String>, number: u32) -> String {
+    names.get(&number).cloned().unwrap_or_else(|| number.to_string())
+}
+
+fn user(record: Vec<&str>) -> Option<User> {
+    let [name, _, uid, gid, _, home, ..] = record[..] else {
+        return None;
+    };
+    let home = if home.is_empty() { "/" } else { home };
+    Some(User { name: name.into(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() })
+}
+
+fn group(record: Vec<&str>) -> Option<Group> {
+    let [name, _, gid, ref rest @ ..] = record[..] else {
+        return None;
+    };
+    let members = rest.first().map_or(Vec::new(), |members| members.split(',').map(str::to_owned).collect());
+    Some(Group { name: name.into(), gid: gid.parse().ok()?, members })
 }
 
 fn records(text: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -145,7 +171,15 @@ fn read_text(path: &str) -> String {
     }
     let mut bytes = Vec::new();
     let _ = std::fs::File::from(fd).take(FILE_LIMIT).read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(whole_lines(&bytes)).into_owned()
+}
+
+/// Return what was read without a line that the limit has cut: half a number is another one.
+fn whole_lines(bytes: &[u8]) -> &[u8] {
+    if (bytes.len() as u64) < FILE_LIMIT {
+        return bytes;
+    }
+    &bytes[..bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)]
 }
 
 #[cfg(test)]
@@ -153,10 +187,28 @@ mod tests {
     use super::*;
 
     fn accounts() -> Accounts {
-        Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\n# note\nbroken:x\nuser:x:1000:100::/home/user:\n".into(),
-            group: "root:x:0:\nusers:x:100:\nsudo:x:27:other,user\nwheel:x:10:user\n".into(),
-        }
+        Accounts::parse(
+            "root:x:0:0:root:/root:/bin/sh\n# note\nbroken:x\nuser:x:1000:100::/home/user:\nagain:x:1000:1::/:\n",
+            "root:x:0:\nusers:x:100:\nsudo:x:27:other,user\nwheel:x:10:user\n",
+        )
+    }
+
+    #[test]
+    fn a_number_has_the_name_of_its_first_line_or_stays_a_number() {
+        let accounts = accounts();
+        assert_eq!(accounts.user_name(1000), "user");
+        assert_eq!(accounts.group_name(27), "sudo");
+        assert_eq!((accounts.user_name(5), accounts.group_name(1000)), ("5".into(), "1000".into()));
+    }
+
+    #[test]
+    fn a_line_that_the_limit_has_cut_does_not_count() {
+        let limit = FILE_LIMIT as usize;
+        let text = "u:x:1000:1000::/:\n".repeat(limit / 18 + 1);
+        let cut = whole_lines(&text.as_bytes()[..limit]);
+        assert_eq!(cut.len(), limit / 18 * 18);
+        assert_eq!(whole_lines(b"u:x:1:1::/:"), b"u:x:1:1::/:");
+        assert_eq!(whole_lines(&vec![b'x'; limit]), b"");
     }
 
     #[test]
@@ -186,7 +238,7 @@ mod tests {
 
     #[test]
     fn root_exists_without_a_passwd() {
-        let accounts = Accounts { passwd: String::new(), group: String::new() };
+        let accounts = Accounts::parse("", "");
         let root = accounts.identify("root").expect("root");
         assert_eq!((root.uid, root.home.as_str()), (0, "/root"));
     }

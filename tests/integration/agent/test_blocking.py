@@ -51,3 +51,16 @@ def test_a_file_system_that_never_answers_holds_nobody_up(own_guest: Sandbox) ->
     for output in refused:
         assert output.error["code"] in ("invalid_argument", "failed_precondition"), output
     host.ping()
+
+
+def test_account_files_count_up_to_64_kib(own_guest: Sandbox) -> None:
+    host = own_guest.host
+    fill = "yes a:x:123456:1::/: | head -c 1000000 > /etc/passwd; echo late:x:77:1::/: >> /etc/passwd"
+    fill += "; cp /etc/passwd /etc/group; mkdir /many; cd /many; seq 2000 | xargs touch; chown -R 77 ."
+    assert host.shell(fill).exit["code"] == 0
+    entries = host.list_folder("/many")
+    assert len(entries) == 2000
+    assert {entry["owner"] for entry in entries} == {"77"}
+    assert host.request("stat", path=b"/many").result["owner"] == "77"
+    assert host.run("true", user="late").error["code"] == "failed_precondition"
+    assert host.run("id", "-u", user="a").stdout == b"123456\n"
