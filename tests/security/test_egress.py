@@ -348,3 +348,44 @@ def _neighbours() -> str:
     return subprocess.run(
         ["ip", "neigh", "show", "nud", "permanent"], text=True, capture_output=True, check=True
     ).stdout
+
+
+NAT = """
+table ip other {
+  chain nat {
+    type nat hook prerouting priority dstnat; policy accept;
+    meta l4proto { tcp, udp } th dport %d %s
+  }
+}
+"""
+
+
+def redirect(where: str) -> None:
+    """Let the machine lead packets elsewhere, as Docker does for published ports and proxies for all traffic.
+
+    A `redirect` leads nowhere, whatever the rules: it takes the address of the slot's device, which has none.
+    """
+    subprocess.run(["nft", "-f", "-"], input=NAT % (PORT, where), text=True, check=True)
+
+
+async def test_a_public_address_that_the_machine_redirects_to_itself_is_not_reached(
+    world: World, network: Network
+) -> None:
+    guest = await open_guest(world, network)
+    listener = world.udp("0.0.0.0", 4002, at_machine=True)
+    redirect(f"dnat to {MACHINE}:4002")
+    assert not guest.sends(PUBLIC, listener=listener)
+    take_away_rule(TABLE, "redirected")
+    assert guest.sends(PUBLIC, listener=listener)
+
+
+async def test_a_public_address_that_the_machine_leads_to_a_private_one_is_not_reached(
+    world: World, network: Network
+) -> None:
+    guest = await open_guest(world, network)
+    private = SPECIAL["10.0.0.0/8"]
+    listener = world.udp(private)
+    redirect(f"dnat to {private}")
+    assert not guest.sends(PUBLIC, listener=listener)
+    take_away_rule(TABLE, "redirected")
+    assert guest.sends(PUBLIC, listener=listener)

@@ -1,7 +1,10 @@
 """The rules that confine sandboxes, as text for nftables. Pure: `kernel.py` carries them out.
 
 Every rule has a comment that names it; the tests take rules away by that name. The order of hooks: `guard` stands
-before defragmentation and connection tracking, so a packet that is refused costs no memory.
+before defragmentation and connection tracking, so a packet that is refused costs no memory. It sees the address that a
+guest wrote; a rule of the machine (REDIRECT, DNAT) may put another in its place afterwards, so such connections are
+refused where packets are forwarded and delivered, except to an exit (a proxy that a container publishes is one
+such). The forwarder's DNS is not tracked and so never redirected.
 """
 
 from __future__ import annotations
@@ -139,11 +142,18 @@ def _guard(plan: Plan) -> str:
 def _tracked(standing: Standing) -> str:
     rate = f"limit rate over {NEW_CONNECTIONS_PER_S}/second burst {NEW_CONNECTIONS_BURST} packets"
     brief = 'meta l4proto tcp ct timeout set "brief"' if standing.brief_timeouts else ""
+    asked = "ct original ip daddr . meta l4proto . ct original proto-dst"
     # A connection is counted once: `ct state new` alone would also match each further packet of an unanswered one.
     return f"""
   chain leaving {{
     ct state invalid drop comment "invalid"
+    ct status dnat jump redirected
     ct state new ct mark 0 goto opening
+  }}
+  chain redirected {{
+    meta l4proto tcp {asked} @exits return comment "redirected exits"
+    meta l4proto tcp ct original ip saddr . {asked} @own_exits return
+    drop comment "redirected"
   }}
   chain opening {{
     add @openings {{ ip saddr {rate} }} drop comment "connection rate"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from internet import MACHINE, PORT, World, ip, nft
+from internet import MACHINE, PORT, PUBLIC, World, ip, nft
 from waiting import until
 
 from skerry.model.ids import SandboxId
@@ -103,6 +103,20 @@ async def test_a_proxy_on_the_machine_itself_is_reached(world: World, mirrored: 
     assert await guest.fails_to_connect(MACHINE, PORT + 7)
     await slot.release()
     assert not world.tracked(guest.address)
+
+
+async def test_a_proxy_that_the_machine_publishes_for_a_container_is_reached(world: World, mirrored: Network) -> None:
+    slot = await mirrored.slot(A)
+    await slot.open(HostAccess(env={"HTTP_PROXY": f"http://{MACHINE}:{PORT}"}))
+    guest = world.guest(slot)
+    guest.becomes_a_host()
+    world.tcp(PROXY, 3128)
+    nft("add table ip other")
+    nft("add chain ip other nat { type nat hook prerouting priority dstnat; }")
+    nft(f"add rule ip other nat tcp dport {{ {PORT}, {PORT + 7} }} dnat to {PROXY}:3128")
+    assert await guest.connects(MACHINE)
+    assert await guest.fails_to_connect(PUBLIC, PORT + 7)
+    await slot.release()
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "168.63.129.16"])
