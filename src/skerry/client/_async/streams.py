@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from skerry.client._core.streams import BULK_WINDOW, WINDOW
@@ -63,13 +64,14 @@ class StreamReader(Generic[T]):
         """Return everything up to the end of the stream, waiting for it."""
         self._check_readable()
         async with self._lock:
-            parts = list(self._items)
+            pile: Any = self._form.pile()
+            pile.extend(self._items)
             self._items.clear()
             while chunks := await self._session.take(self.file_descriptor, BULK_WINDOW):
-                parts.extend(self._form.whole(chunks))
-            parts.append(self._form.rest())
+                pile.extend(self._form.whole(chunks))
+            pile.extend((self._form.rest(),))
         self._warn_dropped()
-        return cast(T, self._form.empty.join(parts))
+        return cast(T, pile.joined())
 
     def __aiter__(self) -> StreamReader[T]:
         self._check_readable()
@@ -155,8 +157,6 @@ class StreamWriter:
 class _Text:
     """Turns chunks into text: by lines for iteration, whole for reading."""
 
-    empty: Any = ""
-
     def __init__(self, name: str, by_line: bool) -> None:
         self._decoder = TextDecoder(name)
         self._lines = LineSplitter()
@@ -174,11 +174,12 @@ class _Text:
     def rest(self) -> str:
         return self._lines.flush() + self._decoder.decode((), final=True)
 
+    def pile(self) -> _TextPile:
+        return _TextPile()
+
 
 class _Bytes:
     """Passes chunks on as they come."""
-
-    empty: Any = b""
 
     def items(self, chunks: Sequence[bytes]) -> Sequence[bytes]:
         return chunks
@@ -188,6 +189,29 @@ class _Bytes:
 
     def rest(self) -> bytes:
         return b""
+
+    def pile(self) -> _BytesPile:
+        return _BytesPile()
+
+
+class _TextPile(list[str]):
+    """Parts of a text that become one at the end."""
+
+    def joined(self) -> str:
+        return "".join(self)
+
+
+class _BytesPile:
+    """Bytes that are one all along: a list of chunks, joined at the end, would take twice the memory and the time."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO()
+
+    def extend(self, parts: Iterable[bytes]) -> None:
+        self._file.writelines(parts)
+
+    def joined(self) -> bytes:
+        return self._file.getvalue()  # without a copy
 
 
 def _print(chunks: Sequence[bytes]) -> None:
