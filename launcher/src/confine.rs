@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::{Failure, Step};
@@ -19,6 +19,7 @@ const BARE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(Mount
 const ROOT: &str = "/tmp";
 /// Files of /proc that the sentry reads before it gives up /proc.
 const COPIED: [&str; 2] = ["/proc/sys/vm/mmap_min_addr", "/proc/sys/kernel/cap_last_cap"];
+const SCORE: &str = "/proc/self/oom_score_adj";
 /// Capabilities of kernels to come are refused by the kernel of today, which ends the count.
 const CAPABILITIES_MAX: u32 = 64;
 
@@ -37,6 +38,22 @@ pub fn silence() -> Result<(), Failure> {
     rustix::stdio::dup2_stdin(&null).step("replace stdin")?;
     rustix::stdio::dup2_stdout(&null).step("replace stdout")?;
     rustix::stdio::dup2_stderr(&null).step("replace stderr")
+}
+
+/// Let no crash write the memory of a guest to the machine's disk.
+pub fn leave_no_core() -> Result<(), Failure> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none).step("forbid core dumps")
+}
+
+/// Lift a score below 0, which protects a server from the kernel's choice when memory runs out, and would protect its
+/// sandboxes too. Raising it needs no right; one above 0 stays.
+pub fn die_before_others() -> Result<(), Failure> {
+    let score = fs::read_to_string(SCORE).step("read the score for lack of memory")?;
+    if score.trim_start().starts_with('-') {
+        fs::write(SCORE, "0").step("set the score for lack of memory")?;
+    }
+    Ok(())
 }
 
 /// Replace the root by a sealed folder in memory with a little of /proc.

@@ -129,6 +129,8 @@ fn confine_and_execute(
     File::from(mapped).read_exact(&mut [0]).step("wait for the parent")?;
     rustix::process::setsid().step("start a session")?;
     confine::silence()?;
+    confine::leave_no_core()?;
+    confine::die_before_others()?;
     confine::become_nobody()?;
     confine::change_root()?;
     let unmount = confine::keep_unmounter()?;

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import secrets
 import shutil
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +120,30 @@ async def test_the_sentry_shares_no_namespace_with_the_machine_but_its_control_g
     for kind in NAMESPACES:
         shared = namespace(busy.record.pid, kind) == namespace("self", kind)
         assert shared == (kind in OURS), kind
+
+
+@pytest.fixture
+def favoured() -> Iterator[None]:
+    """Let this process, as a server may be, be spared when memory runs out and leave cores when it crashes."""
+    score = Path("/proc/self/oom_score_adj")
+    before, cores = score.read_text(), resource.getrlimit(resource.RLIMIT_CORE)
+    with suppress(PermissionError):  # in a container that may not; then its server may not either
+        score.write_text("-500")
+    resource.setrlimit(resource.RLIMIT_CORE, (cores[1], cores[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, cores)
+    with suppress(PermissionError):
+        score.write_text(before)
+
+
+async def test_a_sandbox_neither_leaves_cores_nor_is_spared_when_memory_runs_out(
+    favoured: None, busy: GvisorMember
+) -> None:
+    processes = processes_of(busy.record.pid)
+    assert len(processes) > 1
+    for process in processes:
+        assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
+        assert int(Path(f"/proc/{process.pid}/oom_score_adj").read_text()) >= 0
 
 
 async def test_two_sandboxes_share_no_namespace(busy: GvisorMember, real: RealBackend) -> None:
