@@ -390,6 +390,7 @@ class Supervisor:
             now=self._now(),
             deadline=self._deadline,
             entrypoint=await entrypoint.wait() if entrypoint is not None and entrypoint.ended else None,
+            silent="its agent did not answer the server that came back",
             sentry_alive=sentry_alive,
             oom_kills=self.table.kills.untold(),
         )
