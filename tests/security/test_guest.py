@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from realserver import Server, real_server
 
-from skerry import ContainerProcess, Sandbox
+from skerry import ContainerProcess, Sandbox, SandboxReason
 
 USERS = ("root", "user")
 
@@ -129,6 +129,18 @@ while True:
     os.close(r2)
 """
 )
+# Signals the next processes of the sandbox before they are seen: `attach` is the first of them.
+FELL_ATTACH = """
+import os, sys
+own, number = os.getpid(), int(sys.argv[1])
+print("felling", flush=True)
+while True:
+    for pid in range(own + 1, own + 30):
+        try:
+            os.kill(pid, number)
+        except OSError:
+            pass
+"""
 STOP = """
 import os
 print("stopping", flush=True)
@@ -236,3 +248,23 @@ def test_signals_to_the_first_process_do_not_keep_the_next_server_out(server: Se
     server.start()
     assert box.exec("echo", "alive").stdout.read() == "alive\n"
     assert rest(attack) == set()
+
+
+@pytest.mark.parametrize(("user", "number"), [("root", 9), ("root", 19), ("user", 9)])
+def test_a_guest_that_fells_the_attach_of_its_own_sandbox_harms_only_itself(
+    server: Server, box: Sandbox, user: str, number: int
+) -> None:
+    attack = begun(box.exec("python3", "-c", FELL_ATTACH, str(number), user=user), "felling")
+    with Sandbox.create(block_network=True) as neighbour:
+        neighbour.filesystem.write_text("mine", "/root/note")
+        server.kill9()
+        server.start()
+        assert neighbour.filesystem.read_text("/root/note") == "mine"
+    if box.poll() is None:  # the attach was quicker, or the guest may not signal it
+        rest(attack)
+        assert box.exec("echo", "alive").stdout.read() == "alive\n"
+    else:
+        assert user == "root"
+        assert box.exit is not None
+        assert box.exit.reason is SandboxReason.GUEST_BROKEN
+        assert box.exit.evidence == "its agent did not answer the server that came back"

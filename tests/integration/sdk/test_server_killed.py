@@ -174,6 +174,22 @@ def test_what_ended_while_no_server_was_there_is_told_with_its_code_and_output(s
         assert box.stdout.read() == "down\n"
 
 
+def test_lack_of_memory_while_no_server_was_there_is_told_as_that(server: Server) -> None:
+    grow = "import time; print('up', flush=True); time.sleep(1); b = []\nwhile True: b.append(bytes(8 << 20) + b'x')"
+    alone = Sandbox.create("python3", "-c", grow, block_network=True, memory=(128, 128))
+    with Sandbox.create(block_network=True, memory=(128, 128)) as box:
+        process = box.exec("python3", "-c", grow)
+        assert next(iter(process.stdout)) == next(iter(alone.stdout)) == "up\n"
+        server.kill9()
+        over = time.monotonic() + 3.0
+        wait_for(lambda: time.monotonic() > over, "the memory to be used up")
+        server.start()
+        assert process.wait() == 137
+        assert process.exit.reason is ProcessReason.OUT_OF_MEMORY  # type: ignore[union-attr]
+        alone.wait()
+        assert (alone.returncode, alone.exit.reason) == (137, SandboxReason.OUT_OF_MEMORY)  # type: ignore[union-attr]
+
+
 def test_an_ended_sandbox_and_its_output_are_there_after_a_restart(server: Server) -> None:
     box = Sandbox.create("sh", "-c", "echo out; echo err >&2; exit 5", block_network=True)
     box.wait()
