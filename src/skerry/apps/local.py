@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from skerry.apps.clock import SystemClock
+from skerry.apps.folders import own_data_folder, own_runtime_folder
 from skerry.apps.logs import configure
 from skerry.apps.memory import keep_freed_memory
 from skerry.apps.settings import Settings, from_environment
@@ -76,7 +77,8 @@ async def host_parts(ground: Ground) -> AsyncIterator[Parts]:
 async def serve(settings: Settings, open_parts: OpenParts = host_parts, *, clock: Clock | None = None) -> None:
     """Run the server until a signal comes or it has been idle for long enough."""
     clock, ids = clock or SystemClock(), RandomIds()
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own_data_folder(settings.data_dir)
+    own_runtime_folder(settings.runtime_dir)  # before anything is put there
     store = await _open_store(settings, ids)
     try:
         configure(settings.log, foreground=settings.foreground)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from skerry.apps.folders import own_runtime_folder
 from skerry.model.errors import ConflictError, InvalidError
 
-_FOLDER_MODE: Final = 0o750
 _SOCKET_MODE: Final = 0o660
 _CONNECT_S: Final = 1.0
 
@@ -21,12 +21,10 @@ _CONNECT_S: Final = 1.0
 def bound_socket(path: Path, *, group: str | None) -> Iterator[socket.socket]:
     """Yield a socket bound to `path` for owner and group; it is removed at the end, if it is still ours.
 
-    Raises ConflictError if another server listens there.
+    Raises ConflictError if another server listens there, InvalidError if the folder is not the server's own.
     """
     gid = os.getegid() if group is None else group_id(group)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.chown(path.parent, -1, gid)
-    path.parent.chmod(_FOLDER_MODE)
+    own_runtime_folder(path.parent, group=gid)
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
