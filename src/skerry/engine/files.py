@@ -24,16 +24,17 @@ class Files:
     async def read(
         self, sandbox: SandboxId, path: str | bytes, *, offset: int = 0, length: int | None = None
     ) -> FileReading:
-        """Return a reading of at most 5 GiB, which the caller closes."""
+        """Return a reading of at most 5 GiB, which the caller closes; a file that grows beyond it fails then."""
         files = await self._of(sandbox)
-        reading = await files.read(parse_guest_path(path), offset=offset, length=length)
+        # One byte more than may be read, which says that there is more.
+        bound = limits.FILE_READ_BYTES + 1
+        reading = await files.read(
+            parse_guest_path(path), offset=offset, length=bound if length is None else min(length, bound)
+        )
         if reading.size > limits.FILE_READ_BYTES:
             await reading.close()
-            raise SandboxFilesystemFileTooLargeError(
-                f"{_shown(path)} has {reading.size:,} bytes, but one read carries at most {limits.FILE_READ_BYTES:,}; "
-                "read it in parts, with offset and length"
-            )
-        return reading
+            raise _too_large(path)
+        return _BoundedReading(reading, path)
 
     async def write(
         self,
@@ -69,6 +70,36 @@ class Files:
     async def _of(self, sandbox: SandboxId) -> NodeFiles:
         node = await self._sandboxes.running_node(sandbox)
         return node.files(sandbox)
+
+
+class _BoundedReading:
+    """A reading that carries no more than one may, whatever its agent sends. Matches `FileReading`."""
+
+    def __init__(self, reading: FileReading, path: str | bytes) -> None:
+        self._reading = reading
+        self._path = path
+
+    @property
+    def size(self) -> int:
+        return self._reading.size
+
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        left = limits.FILE_READ_BYTES
+        async for chunk in self._reading.chunks():
+            left -= len(chunk)
+            if left < 0:
+                raise _too_large(self._path)
+            yield chunk
+
+    async def close(self) -> None:
+        await self._reading.close()
+
+
+def _too_large(path: str | bytes) -> SandboxFilesystemFileTooLargeError:
+    return SandboxFilesystemFileTooLargeError(
+        f"{_shown(path)} has more than the {limits.FILE_READ_BYTES:,} bytes that one read carries; read it in parts, "
+        "with offset and length"
+    )
 
 
 def _file_path(path: str | bytes) -> str:

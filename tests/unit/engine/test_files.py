@@ -11,6 +11,7 @@ from skerry.model.errors import (
     SandboxFilesystemFileTooLargeError,
     SandboxFilesystemIsADirectoryError,
 )
+from skerry.testing.files import MemoryFiles, MemoryReading
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
@@ -64,6 +65,29 @@ async def test_a_file_beyond_the_bound_is_refused_with_the_next_step(
             await engine.files.read(view.id, "/big")
         reading = await engine.files.read(view.id, "/big", offset=1, length=4)
         assert reading.size == 4
+
+
+async def test_a_file_that_grows_while_it_is_read_carries_no_more_than_the_bound(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skerry.model.limits.FILE_READ_BYTES", 4)
+    asked: list[int | None] = []
+
+    async def endless(self: MemoryFiles, path: str, *, offset: int = 0, length: int | None = None) -> MemoryReading:
+        asked.append(length)
+        reading = MemoryReading(b"123")
+        monkeypatch.setattr(reading, "chunks", lambda: chunks(b"123", b"4", b"5"))
+        return reading
+
+    monkeypatch.setattr(MemoryFiles, "read", endless)
+    async with world.engine() as engine:
+        view = await engine.sandboxes.create(world.spec())
+        reading = await engine.files.read(view.id, "/growing")
+        content = aiter(reading.chunks())
+        assert [await anext(content), await anext(content)] == [b"123", b"4"]
+        with pytest.raises(SandboxFilesystemFileTooLargeError, match="in parts"):
+            await anext(content)
+    assert asked == [5]
 
 
 async def test_files_of_an_ended_sandbox_are_gone_with_it(world: World) -> None:
