@@ -2,7 +2,9 @@
 //!
 //! Where the sandbox has a cgroup file system (cgroup2, made by gVisor inside the sandbox), each exec runs in a
 //! group of its own, which no process leaves by forking, by a new session or by clearing its environment, and
-//! `cgroup.kill` ends all members at once. Where it has none, members are found by session, process group,
+//! `cgroup.kill` ends all members at once. The guest's root may mount that file system too, in a user namespace of
+//! its own. So each exec gets a cgroup namespace: what it mounts begins at its own group, which has no others below
+//! and whose limits cannot be changed from within (nsdelegate). Where a sandbox has no such file system, members are found by session, process group,
 //! parents and a mark in their environment; what changes all four escapes.
 
 use std::collections::BTreeSet;
@@ -73,7 +75,7 @@ impl Containment {
     /// Use the sandbox's cgroup file system, mounted at `place` for a moment only, so that nobody finds it.
     pub fn by_groups(place: &str, processes: u32) -> Result<Containment, ContainError> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        rustix::mount::mount("cgroup2", place, "cgroup2", flags, None)
+        rustix::mount::mount("cgroup2", place, "cgroup2", flags, c"nsdelegate")
             .map_err(|errno| ContainError::Mount(errno.into()))?;
         let root = open_folder(rustix::fs::CWD, place).map_err(ContainError::Open);
         let unmounted = rustix::mount::unmount(place, UnmountFlags::DETACH);
@@ -134,6 +136,7 @@ impl Groups {
         let number = self.made;
         let folder = make_group(self.all.as_fd(), &number.to_string())?;
         write_file(folder.as_fd(), "pids.max", &bound(self.each))?;
+        write_file(folder.as_fd(), "cgroup.max.descendants", "0")?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let procs = rustix::fs::openat(&folder, "cgroup.procs", flags, Mode::empty())?;
         Ok(Group { number, procs })

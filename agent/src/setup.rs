@@ -71,7 +71,7 @@ pub fn prepare(setup: &Setup) -> Result<Containment, SetupError> {
     let containment = contain(setup)?;
     limit_cpus(setup.cpus).map_err(SetupError::Cpus)?;
     crate::shield::raise().map_err(SetupError::Shield)?;
-    give_up_capabilities().map_err(SetupError::Capabilities)?;
+    give_up_capabilities(setup.cgroup).map_err(SetupError::Capabilities)?;
     Ok(containment)
 }
 
@@ -164,8 +164,9 @@ fn limit_cpus(count: u32) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &chosen)?)
 }
 
-/// Keep the usual set. Children lose the rest by execve because it leaves the bounding set too.
-fn give_up_capabilities() -> io::Result<()> {
+/// Keep the usual set. Children lose the rest by execve because it leaves the bounding set too. With groups PID 1
+/// may still take up SYS_ADMIN, but does not: a child does, to be given its cgroup namespace (spawn.rs).
+fn give_up_capabilities(groups: bool) -> io::Result<()> {
     let held = rustix::thread::capabilities(None)?;
     for capability in CapabilitySet::all().difference(CAPABILITIES).iter() {
         if rustix::thread::capability_is_in_bounding_set(capability).unwrap_or(false) {
@@ -173,7 +174,9 @@ fn give_up_capabilities() -> io::Result<()> {
         }
     }
     let kept = held.permitted.intersection(CAPABILITIES);
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    let dormant = if groups { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() };
+    let permitted = kept.union(held.permitted.intersection(dormant));
+    let sets = CapabilitySets { effective: kept, permitted, inheritable: CapabilitySet::empty() };
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 

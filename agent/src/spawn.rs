@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 use crate::users::Identity;
 
@@ -234,8 +235,20 @@ fn errno() -> c_int {
 fn contain(plan: &Plan) -> Stepped {
     if plan.join >= 0 {
         call!(Step::Contain, libc::SYS_write, plan.join, c"0".as_ptr(), 1)?;
+        delimit().map_err(|errno| (Step::Contain, errno.raw_os_error()))?;
     }
     call!(Step::Contain, libc::SYS_setsid).map(drop)
+}
+
+/// Let every cgroup file system that the process may come to see begin at the group that it is in now. That needs
+/// what PID 1 may do and does not use, and what the process loses here.
+fn delimit() -> Result<(), Errno> {
+    let held = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: held.permitted, ..held })?;
+    // SAFETY: a cgroup namespace takes nothing away from the memory and descriptors that we share with the parent.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }?;
+    let kept = held.permitted.difference(CapabilitySet::SYS_ADMIN);
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, ..held })
 }
 
 fn arrange_descriptors(plan: &Plan) -> Stepped {
