@@ -9,7 +9,7 @@ import secrets
 import signal
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +203,23 @@ async def test_a_sweep_ends_what_a_crashed_node_left(real: RealBackend, base_ima
         assert str(member.record.pid) in line
         assert not member.alive()
     assert processes_of(real) == []
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+async def test_a_sweep_ends_no_process_that_has_got_the_pid_of_one_it_found(
+    real: RealBackend, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {new_sandbox(): [stranger.pid]}
+    monkeypatch.setattr(real.backend, "_running", lambda: found)
+    await real.backend.sweep([])
+    stranger.terminate()
+    assert stranger.wait() == -signal.SIGTERM  # and not of a signal before
 
 
 async def test_a_sweep_leaves_the_sandboxes_of_another_server_alone(real: RealBackend, tmp_path: Path) -> None:

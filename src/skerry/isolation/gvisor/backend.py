@@ -12,7 +12,7 @@ from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.folders import MemberFolder, StateFolder, member_id, sandbox_of
 from skerry.isolation.gvisor.members import END_SECONDS, GvisorMember
 from skerry.isolation.gvisor.probe import check_machine, unavailable
-from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, key_of, reap
+from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, arguments_of, key_of, reap
 from skerry.isolation.gvisor.sentry import Boot, Launcher, SentryError, printable_lines
 from skerry.model.errors import StartFailedError
 from skerry.model.ids import SANDBOX, RandomIds, SandboxId
@@ -142,27 +142,33 @@ class GvisorBackend:
         """The processes that carry our own --root, by sandbox."""
         found: dict[SandboxId, list[int]] = {}
         for pid, arguments in all_arguments():
-            sandbox = sandbox_of(arguments[-1]) if self._launcher.mark in arguments else None
+            sandbox = self._sandbox_of(arguments)
             if sandbox is not None:
                 found.setdefault(sandbox, []).append(pid)
         return found
 
+    def _sandbox_of(self, arguments: Sequence[str]) -> SandboxId | None:
+        return sandbox_of(arguments[-1]) if self._launcher.mark in arguments else None
+
     async def _remove(self, sandbox: SandboxId) -> None:
         for pid in self._running().get(sandbox, []):
-            await _end(pid)
+            await self._end(pid, sandbox)
         self._state.remove(sandbox)
 
-
-async def _end(pid: int) -> None:
-    key = key_of(pid)
-    if key is None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        watch = Watch(key)
-        watch.kill()
-        # One that the kernel does not let go (a hung disk) must not hold up the sweep of all others.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_SECONDS):
-                await watch.ended()
-                reap(pid)
-        watch.close()
+    async def _end(self, pid: int, sandbox: SandboxId) -> None:
+        key = key_of(pid)
+        if key is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            watch = Watch(key)
+            try:
+                # The pid may have become another process's since it was found; now that it is held, it cannot.
+                if self._sandbox_of(arguments_of(pid)) == sandbox:
+                    watch.kill()
+                    # One that the kernel does not let go (a hung disk) must not hold up the sweep of all others.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(END_SECONDS):
+                            await watch.ended()
+                            reap(pid)
+            finally:
+                watch.close()

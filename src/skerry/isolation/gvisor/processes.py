@@ -82,14 +82,18 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
+def arguments_of(pid: int) -> list[str]:
+    """Return the arguments of a process; none if it has ended, or has none."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return raw.decode(errors="replace").rstrip("\0").split("\0") if raw else []
+
+
 def all_arguments() -> Iterator[tuple[int, list[str]]]:
     """The pid and the arguments of every process that has some."""
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            raw = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if raw:
-            yield int(entry.name), raw.decode(errors="replace").rstrip("\0").split("\0")
+        arguments = arguments_of(int(entry.name)) if entry.name.isdigit() else []
+        if arguments:
+            yield int(entry.name), arguments
