@@ -1,0 +1,95 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const asProgram = "SKERRY_IMAGE_TEST"
+
+// TestMain lets the tests run this program as it is: limits hold for a process for good.
+func TestMain(m *testing.M) {
+	switch os.Getenv(asProgram) {
+	case "main":
+		main()
+	case "limits":
+		tellLimits()
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+func tellLimits() {
+	if err := limit(1 << 20); err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, kind := range []int{syscall.RLIMIT_AS, syscall.RLIMIT_CORE} {
+		var bound syscall.Rlimit
+		fmt.Println(syscall.Getrlimit(kind, &bound), bound.Cur, bound.Max)
+	}
+	err := os.WriteFile(os.Args[1], make([]byte, 2<<20), 0o600)
+	fmt.Println(errors.Is(err, syscall.EFBIG))
+}
+
+func program(t *testing.T, as string, args ...string) (string, error) {
+	t.Helper()
+	command := exec.Command(os.Args[0], args...)
+	command.Env = []string{asProgram + "=" + as}
+	out, err := command.CombinedOutput()
+	return string(out), err
+}
+
+func TestTheProgramBoundsWhatItTakes(t *testing.T) {
+	said, err := program(t, "limits", filepath.Join(t.TempDir(), "file"))
+	want := fmt.Sprintf("<nil> %d %d\n<nil> 0 0\ntrue\n", addressBytes, addressBytes)
+	if err != nil || said != want {
+		t.Errorf("%v: %q, not %q", err, said, want)
+	}
+}
+
+func TestAnImageBeyondItsBoundIsNotMade(t *testing.T) {
+	tool, err := exec.LookPath("mkfs.erofs")
+	if err != nil {
+		t.Skip("mkfs.erofs is not installed; apt-get install erofs-utils")
+	}
+	folder := t.TempDir()
+	base, upper, out := filepath.Join(folder, "base"), filepath.Join(folder, "upper"), filepath.Join(folder, "out")
+	if said, err := exec.Command(tool, "-x-1", "-Enoinline_data", base, t.TempDir()).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.erofs: %v: %s", err, said)
+	}
+	var archive bytes.Buffer
+	writer := tar.NewWriter(&archive)
+	body := strings.Repeat("x", 2<<20)
+	if err := writer.WriteHeader(&tar.Header{Name: "./file", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(body))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writer.Write([]byte(body)); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(upper, archive.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said, err := program(t, "main", "merge", "--base="+base, "--upper="+upper, "--most=1048576", out)
+	if err == nil || !strings.Contains(said, "more than 1048576 bytes") {
+		t.Errorf("%v: %s", err, said)
+	}
+	if _, err := os.Stat(out); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something was left: %v", err)
+	}
+	if said, err := program(t, "main", "merge", "--base="+base, "--upper="+upper, "--most=4194304", out); err != nil {
+		t.Errorf("%v: %s", err, said)
+	}
+}
