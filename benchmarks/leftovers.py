@@ -88,7 +88,10 @@ def _devices(server: Server) -> Iterator[str]:
 
 
 def _firewall(server: Server) -> Iterator[str]:
-    """The rules and set elements of the server's own tables; nothing where the nft program is missing."""
+    """The rules and set elements that name a device of the server; nothing where the nft program is missing.
+
+    Its tables have the addresses and networks of the machine too, which others change.
+    """
     if shutil.which("nft") is None:
         return
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
@@ -97,7 +100,8 @@ def _firewall(server: Server) -> Iterator[str]:
         if server.prefix in name:
             listed = subprocess.run(["nft", "list", "table", family, name], capture_output=True, text=True, check=True)
             # By element and not by line: a set is wrapped anew whenever it changes.
-            yield from (f"{name}: {element.strip()}" for element in re.split(r"[,{}\n]", listed.stdout))
+            elements = (element.strip() for element in re.split(r"[,{}\n]", listed.stdout))
+            yield from (f"{name}: {element}" for element in elements if server.prefix in element)
 
 
 def _descriptors(server: Server) -> Iterator[str]:

@@ -16,6 +16,7 @@ import skerry
 from benchmarks.findings import Bench, Finding, Line
 from benchmarks.measures.exec import exec_true
 from benchmarks.samples import as_data, ratio, summary
+from skerry.model.limits import OUTPUT_PROCESS_BYTES
 
 AT_MOST = 2.0
 _ENDLESS = ("cat", "/dev/zero")
@@ -23,7 +24,8 @@ _CHUNKS_EACH_S = 10
 _WARM = 5
 _FULL_WITHIN_S = 60.0
 _LOOK_S = 0.25
-_AT_REST_BYTES = 32 << 20
+_AT_REST_BYTES = 4 << 20
+_FULL_BYTES = OUTPUT_PROCESS_BYTES * 9 // 10
 
 
 def run(bench: Bench) -> Finding:
@@ -102,10 +104,10 @@ def _log_of(bench: Bench, process: skerry.ContainerProcess[bytes]) -> Path:
 
 
 def _wait_until_full(log: Path) -> None:
-    """Return when the log grows no faster than its reader reads."""
+    """Return when the log has reached its bound, and grows no faster than its reader reads."""
     deadline = time.monotonic() + _FULL_WITHIN_S
     size = -1
-    while (grown := log.stat().st_size) > size + _AT_REST_BYTES:
+    while (grown := log.stat().st_size) < _FULL_BYTES or grown > size + _AT_REST_BYTES:
         if time.monotonic() > deadline:
             raise RuntimeError(f"{log} still grows after {_FULL_WITHIN_S:.0f} s: {grown} bytes")
         size = grown
