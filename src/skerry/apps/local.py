@@ -67,7 +67,7 @@ OpenParts = Callable[[Ground], AbstractAsyncContextManager[Parts]]
 @contextlib.asynccontextmanager
 async def host_parts(ground: Ground) -> AsyncIterator[Parts]:
     """Yield this machine as a node, and the images that are built on it."""
-    # Late, because it loads what only a node needs (pyroute2 alone takes 0.3 s).
+    # Late, because it loads what only a node needs.
     from skerry.apps.host import open_host
 
     async with open_host(ground) as parts:
