@@ -52,7 +52,7 @@ def decide(ask: Ask) -> Verdict:
         return Verdict(0)
     from_process = _to_drop(ask.window - ask.process_left, ask.process_droppable, ask.batch)
     missing = ask.window - ask.sandbox_left - from_process
-    from_sandbox = _to_drop(missing, ask.sandbox_droppable - from_process, ask.batch)
+    from_sandbox = _to_drop(missing, max(0, ask.sandbox_droppable - from_process), ask.batch)
     room = min(
         ask.window,
         ask.process_left + from_process,
