@@ -16,13 +16,13 @@ use crate::attach::{AttachError, Door};
 use crate::channel::{Channel, Progress};
 use crate::contain::Containment;
 use crate::exec::{self, Starter};
-use crate::files::{self, Begun, Step, Task};
 use crate::frame::Violation;
-use crate::message::{Hello, Open, Refusal};
+use crate::message::{Hello, Open};
 use crate::process::{self, Expiry, Flow, Process, Scratch};
 use crate::session::{Event, Session};
 use crate::setup::{self, SetupError};
 use crate::signals::{self, Received};
+use crate::tasks::Tasks;
 
 const EVENTS: usize = 64;
 /// How often idle rings are looked at while any of them holds memory.
@@ -106,9 +106,7 @@ pub struct Agent {
     starter: Starter,
     containment: Containment,
     processes: BTreeMap<u32, Process>,
-    tasks: BTreeMap<u32, Box<Task>>,
-    /// Tasks that can go on at once.
-    runnable: Vec<u32>,
+    tasks: Tasks,
     scratch: Box<Scratch>,
     next_sweep: Option<Instant>,
     shutdown: Option<Instant>,
@@ -141,8 +139,7 @@ impl Agent {
             starter: Starter::new(null),
             containment: Containment::default(),
             processes: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            runnable: Vec::new(),
+            tasks: Tasks::default(),
             scratch: Box::new([0; size_of::<Scratch>()]),
             next_sweep: None,
             shutdown: None,
@@ -157,12 +154,14 @@ impl Agent {
     pub fn run(mut self) -> Result<(), AgentError> {
         let mut events = [MaybeUninit::uninit(); EVENTS];
         while !self.finished {
-            self.step_tasks();
+            if self.tasks.busy() {
+                self.tasks.step(&mut self.session);
+                self.schedule_sweep();
+            }
             self.write()?;
             self.listen();
             self.arm();
-            let busy = !self.runnable.is_empty();
-            let timeout = busy.then_some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 });
+            let timeout = self.tasks.busy().then_some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 });
             let ready = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
                 Ok((ready, _)) => ready,
                 Err(Errno::INTR) => continue,
@@ -298,15 +297,17 @@ impl Agent {
         match event {
             Event::Hello(hello) => self.claim(&hello)?,
             Event::Open(id, Open::Exec(request)) => self.exec(id, &request),
-            Event::Open(id, open) => self.open_files(id, open),
-            Event::Input(id) => match self.tasks.contains_key(&id) {
-                true => self.wake(id),
-                false => self.pump_in(id),
-            },
-            Event::Credit(id, channel) => match self.tasks.contains_key(&id) {
-                true => self.wake(id),
-                false => self.watch_source(id, channel),
-            },
+            Event::Open(id, open) => self.tasks.open(&mut self.session, id, open),
+            Event::Input(id) => {
+                if !self.tasks.wake(id) {
+                    self.pump_in(id);
+                }
+            }
+            Event::Credit(id, channel) => {
+                if !self.tasks.wake(id) {
+                    self.watch_source(id, channel);
+                }
+            }
             Event::Signal(id, number) => {
                 if let Some(process) = self.processes.get_mut(&id) {
                     process.signal(number);
@@ -319,7 +320,7 @@ impl Agent {
     }
 
     fn close(&mut self, id: u32) {
-        self.tasks.remove(&id);
+        self.tasks.close(id);
         self.close_sink(id);
         // What the process writes from now on is read and dropped.
         self.watch_source(id, 1);
@@ -465,49 +466,6 @@ impl Agent {
             self.containment.release(process.member);
             self.abandon_input(id);
         }
-    }
-
-    // Files
-
-    fn open_files(&mut self, id: u32, open: Open) {
-        match files::begin(&mut self.session, id, open) {
-            Ok(Begun::Task(task)) => {
-                self.tasks.insert(id, task);
-                self.wake(id);
-            }
-            Ok(Begun::Done(payload)) => self.session.result(id, payload),
-            Err(refusal) => self.session.refuse(id, &refusal),
-        }
-    }
-
-    fn wake(&mut self, id: u32) {
-        if !self.runnable.contains(&id) {
-            self.runnable.push(id);
-        }
-    }
-
-    /// Do one step of each task that can go on.
-    fn step_tasks(&mut self) {
-        for id in std::mem::take(&mut self.runnable) {
-            let Some(task) = self.tasks.get_mut(&id) else {
-                continue;
-            };
-            match task.step(&mut self.session, id) {
-                Step::More => self.wake(id),
-                Step::Waiting => {}
-                Step::Done(payload) => {
-                    self.tasks.remove(&id);
-                    self.session.result(id, payload);
-                }
-                Step::Failed(refusal) => self.fail(id, &refusal),
-            }
-            self.schedule_sweep();
-        }
-    }
-
-    fn fail(&mut self, id: u32, refusal: &Refusal) {
-        self.tasks.remove(&id);
-        self.session.refuse(id, refusal);
     }
 
     // Time

@@ -20,6 +20,7 @@ mod shield;
 mod signals;
 mod spawn;
 mod stream;
+mod tasks;
 mod users;
 mod value;
 
