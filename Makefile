@@ -17,6 +17,7 @@ demo: setup ## build the default image and run two programs in sandboxes
 
 test: setup ## run every check and every test
 	@$(VENV)/python tools/check.py --native-tests
+	@$(VENV)/python -m benchmarks.base_image
 	@$(VENV)/python -m pytest
 
 check: setup ## formats, lints, types, import contracts, generated files

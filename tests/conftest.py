@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from benchmarks.base_image import made
 from realnode import Node, real_node
-
-from skerry.images.bases import DebianBases
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -25,12 +24,9 @@ def as_root() -> None:
 @pytest.fixture(scope="session")
 def base_image(as_root: None) -> Path:
     """The default image, built once for the checkout and kept under the key of what goes into it."""
-    bases = DebianBases(CHECKOUT / "build" / "bases")
-    image = CHECKOUT / "build" / "images" / f"{bases.key(None)[:20]}.erofs"
-    if not image.exists():
-        image.parent.mkdir(parents=True, exist_ok=True)
-        asyncio.run(bases.make(None, image, print))
-    return image
+    # In a thread: the first to ask may be a fixture of an event loop, in which no other loop can run.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(made, CHECKOUT / "build").result()
 
 
 @pytest_asyncio.fixture
