@@ -32,7 +32,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("benchmarks: sandboxes need root; run this as root", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that both ways of stopping it clean up
+    for number in (signal.SIGINT, signal.SIGTERM):  # both clean up, also below a shell that ignores the first
+        signal.signal(number, signal.default_int_handler)
     outcomes: list[Outcome] = []
     try:
         with _alone():
