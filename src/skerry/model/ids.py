@@ -15,14 +15,12 @@ ProcessId = NewType("ProcessId", str)
 ImageId = NewType("ImageId", str)
 AppId = NewType("AppId", str)
 NodeId = NewType("NodeId", str)
-BuildId = NewType("BuildId", str)
 
 SANDBOX = "sb"
 PROCESS = "pr"
 IMAGE = "im"
 APP = "ap"
 NODE = "no"
-BUILD = "bd"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _BODY_CHARS = 20

@@ -21,15 +21,12 @@ SHM_DEFAULT_MIB = 64  # /dev/shm
 PROCESSES_DEFAULT = 1024  # processes and threads at once in a sandbox
 CONNECTIONS_MAX = 4096  # tracked network connections of a sandbox
 NAME_CHARS = 64
-TAGS_MAX = 50
-TAG_BYTES = 256
 
 # Processes
 ARGV_BYTES = 64 * KIB  # with a NUL each, as Modal counts
 ENV_BYTES = 128 * KIB
 PATH_BYTES = 4095  # PATH_MAX less the NUL
 EXEC_TIMEOUT_MAX_S = LIFETIME_MAX_S
-STREAMS_MAX = 1024  # processes and file operations at once in a sandbox
 
 # Output
 OUTPUT_PROCESS_BYTES = 1 * GIB
@@ -40,4 +37,3 @@ FILE_READ_BYTES = 5 * GIB
 
 # Requests
 REQUEST_BYTES = 4 * MIB
-IDEMPOTENCY_KEPT_S = 24 * 3600.0

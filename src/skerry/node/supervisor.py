@@ -150,7 +150,6 @@ class Supervisor:
         self._secret = b""
         self._generation = 0
         self._started_at = 0.0
-        self._lifetime_s = launch.spec.lifetime_s
         config = launch.image.config
         self._defaults = Defaults(
             env=sandbox_environment(config, launch.spec.host_access, launch.spec.env),
@@ -401,7 +400,7 @@ class Supervisor:
 
     @property
     def _deadline(self) -> float:
-        return self._started_at + self._lifetime_s
+        return self._started_at + self._launch.spec.lifetime_s
 
     def _begin_watching(self) -> None:
         create = asyncio.get_running_loop().create_task

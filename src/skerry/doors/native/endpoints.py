@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Sequence
-from importlib.metadata import version
 from typing import Final, TypeVar
 
 from skerry.doors.native import payloads, rendering
@@ -13,11 +12,12 @@ from skerry.doors.native.builds import resolve_image
 from skerry.doors.native.calls import Call, Endpoint
 from skerry.model.ids import AppId, ImageId, SandboxId
 from skerry.model.sandboxes import SandboxFilter
+from skerry.version import version
 from skerry.wire.native import PROTOCOL
 
 T = TypeVar("T")
 
-VERSION: Final = version("skerry")
+VERSION: Final = version()
 
 
 def health_at(started_at: float) -> Endpoint:
