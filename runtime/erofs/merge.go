@@ -87,13 +87,9 @@ func (w *Writer) applyEntry(root *Node, header *tar.Header, body io.Reader) erro
 		}
 		return applyDir(dir, name, header)
 	case tar.TypeLink:
-		return w.applyLink(root, dir, name, header)
+		return w.applyLink(root, dir, parts, header)
 	case tar.TypeChar, tar.TypeBlock:
-		w.whiteouts[strings.Join(parts, "/")] = true
-		delete(dir.children, name)
-		if header.Typeflag == tar.TypeBlock || header.Devmajor != 0 || header.Devminor != 0 {
-			w.LeftOut = append(w.LeftOut, "/"+strings.Join(parts, "/"))
-		}
+		w.omit(dir, parts, header.Typeflag == tar.TypeBlock || header.Devmajor != 0 || header.Devminor != 0)
 		return nil
 	}
 	node, err := w.newNode(header, body)
@@ -117,21 +113,31 @@ func applyDir(dir *Node, name string, header *tar.Header) error {
 	return nil
 }
 
+// omit sees to it that the image has no file of this name: it was deleted, or is a device, which the caller is told.
+func (w *Writer) omit(dir *Node, parts []string, device bool) {
+	path := strings.Join(parts, "/")
+	w.omitted[path] = device
+	delete(dir.children, parts[len(parts)-1])
+	if device {
+		w.LeftOut = append(w.LeftOut, "/"+path)
+	}
+}
+
 // applyLink gives a file one more name. gVisor's overlay deletes many files with one device 0:0 of many names.
-func (w *Writer) applyLink(root, dir *Node, name string, header *tar.Header) error {
-	parts, err := split(header.Linkname)
+func (w *Writer) applyLink(root, dir *Node, parts []string, header *tar.Header) error {
+	linked, err := split(header.Linkname)
 	if err != nil {
 		return err
 	}
-	if w.whiteouts[strings.Join(parts, "/")] {
-		delete(dir.children, name)
+	if device, found := w.omitted[strings.Join(linked, "/")]; found {
+		w.omit(dir, parts, device)
 		return nil
 	}
-	target := root.lookup(parts)
+	target := root.lookup(linked)
 	if target == nil || target.IsDir() {
 		return fmt.Errorf("%w: %q links to %q, which is not there", ErrFormat, header.Name, header.Linkname)
 	}
-	dir.children[name] = target
+	dir.children[parts[len(parts)-1]] = target
 	return nil
 }
 

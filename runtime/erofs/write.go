@@ -22,7 +22,7 @@ type Writer struct {
 	Most    int64    // bytes that the image may have; 0 for any number
 
 	xattrBytes int
-	whiteouts  map[string]bool // paths in the archive that are no files of the image: deletions and devices
+	omitted    map[string]bool // paths in the archive that are no files of the image; true for a device, false for a deletion
 
 	out    *os.File
 	end    int64 // where the next data go, a multiple of the block size
@@ -33,7 +33,7 @@ type Writer struct {
 
 // NewWriter begins an image in an empty file.
 func NewWriter(out *os.File) *Writer {
-	return &Writer{out: out, end: blockSize, whiteouts: map[string]bool{}}
+	return &Writer{out: out, end: blockSize, omitted: map[string]bool{}}
 }
 
 // append writes the bytes of one regular file and returns their first block.

@@ -56,25 +56,34 @@ def reach(pid):
         print("pidfd_getfd", pid)
 """
 REACH_ONE = REACH + "reach(1)\nprint('tried', flush=True)\n"
-# The same on whatever runs the agent's program, again and again: `attach` of the next server is among them.
+# The same on whatever runs the agent's program, again and again: `attach` of the next server is among them. What became
+# another program meanwhile is one of the guest's own, which PID 1 has just started, and is the guest's to read.
 REACH_ATTACH = (
     REACH
     + """
+import contextlib, io
+def command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\\0")
+    except OSError:
+        return []
 print("trying", flush=True)
-seen = set()
 while True:
+    seen = False
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\\0")
-        except OSError:
+        before = command(pid)
+        if before[:1] != [b"/.skerry/agent"]:
             continue
-        if words[0] == b"/.skerry/agent":
-            if words[1] == b"attach":
-                seen.add(pid)
+        got = io.StringIO()
+        with contextlib.redirect_stdout(got):
             reach(int(pid))
+        attach = before[1:2] == [b"attach"]
+        if attach or command(pid)[:1] == [b"/.skerry/agent"]:
+            print(got.getvalue(), end="", flush=True)
+        seen = seen or attach
     if seen:
         print("seen", flush=True)
-        seen.clear()
 """
 )
 # Offers channels to the agent as `attach` does: silent ones, ones with a wrong proof, or as fast as it can.

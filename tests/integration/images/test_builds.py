@@ -158,7 +158,7 @@ def test_devices_are_left_out_and_the_log_says_so(server: Server, capfd: pytest.
     assert output(image, "sh", "-c", "ls -d /gone* /kept; true") == "/kept\n"
     told = capfd.readouterr().err
     assert "left out, since an image holds no devices" in told
-    assert '"/gone"' in told and '"/gone2"' in told
+    assert all(f'"/{name}"' in told for name in ("gone", "gone2", "gone3"))  # of two names of one file, too
 
 
 def test_nothing_of_the_build_itself_is_in_an_image(server: Server, base_image: Path, tmp_path: Path) -> None:
