@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::channel::Channel;
 use crate::frame::{Decoder, Kind, Piece};
-use crate::message::Hello;
+use crate::hello::Hello;
 use crate::session::Session;
 use crate::signals::Alarm;
 

@@ -1,4 +1,4 @@
-//! The two pipes to the node: reading frames and writing what the session has, without ever waiting.
+//! The two pipes to the node: reading frames and writing what the streams have, without ever waiting.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::frame::Decoder;
-use crate::session::Session;
+use crate::streams::Streams;
 
 const READ_BYTES: usize = 64 << 10;
 /// Bytes that one turn writes before the loop looks at everything else again.
@@ -57,18 +57,18 @@ impl Channel {
         }
     }
 
-    /// Write what the session has.
-    pub fn write(&self, session: &mut Session) -> Progress {
+    /// Write what the streams have.
+    pub fn write(&self, streams: &mut Streams) -> Progress {
         let mut left = TURN_BYTES;
         while left > 0 {
-            let pieces = session.slices();
+            let pieces = streams.slices();
             let total: usize = pieces.iter().map(|piece| piece.len()).sum();
             if total == 0 {
                 return Progress::Waiting;
             }
             match rustix::io::writev(&self.output, &pieces.map(IoSlice::new)) {
                 Ok(count) => {
-                    session.wrote(count);
+                    streams.wrote(count);
                     left = left.saturating_sub(count);
                     if count < total {
                         return Progress::More;

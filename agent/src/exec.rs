@@ -10,10 +10,11 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Resource, WaitOptions};
 
 use crate::contain::{Containment, Member};
-use crate::message::{self, Exec, Refusal, Stderr};
+use crate::message::{self, Refusal};
+use crate::open::{Exec, Stderr};
 use crate::process::{Process, Sink};
-use crate::session::Session;
 use crate::spawn::{Request, SpawnError, Spawner, Step};
+use crate::streams::Streams;
 use crate::users::{Accounts, Identity};
 
 /// The device number of /dev/null.
@@ -45,7 +46,7 @@ impl Starter {
     /// Start the process and tell the host. A command that does not exist starts too, and exits 127.
     pub fn start(
         &mut self,
-        session: &mut Session,
+        streams: &mut Streams,
         containment: &mut Containment,
         id: u32,
         exec: &Exec,
@@ -55,9 +56,9 @@ impl Starter {
         let member = containment.admit(id).map_err(|error| exhausted("the process group", error))?;
         match self.spawn(exec, &identity, &pipes, &member, containment.mark(id)) {
             Ok((pid, complaint)) => {
-                let process = pipes.hand_over(session, id, exec, pid, member);
+                let process = pipes.hand_over(streams, id, exec, pid, member);
                 if let Some(complaint) = complaint {
-                    complain(session, id, exec, &complaint);
+                    complain(streams, id, exec, &complaint);
                 }
                 Ok(process)
             }
@@ -122,20 +123,20 @@ impl Pipes {
         [end(&self.stdin), end(&self.stdout), end(errors)]
     }
 
-    /// Close the process's ends, and give ours to the process's record and the session.
-    fn hand_over(self, session: &mut Session, id: u32, exec: &Exec, pid: Pid, member: Member) -> Process {
+    /// Close the process's ends, and give ours to the process's record and the streams.
+    fn hand_over(self, streams: &mut Streams, id: u32, exec: &Exec, pid: Pid, member: Member) -> Process {
         let mut process = Process::new(pid, member, Duration::from_millis(exec.timeout_ms));
         for (channel, pipe) in [(1, self.stdout), (2, self.stderr)] {
             if let Some((ours, _)) = pipe {
                 process.add_source(channel, ours);
-                session.open_output(id, channel, exec.limits[usize::from(channel) - 1]);
+                streams.open_output(id, channel, exec.limits[usize::from(channel) - 1]);
             }
         }
         let pid = pid.as_raw_nonzero().get() as u32;
-        session.started(id, Some(pid), &message::started(Some(pid)));
+        streams.started(id, Some(pid), &message::started(Some(pid)));
         if let Some((ours, _)) = self.stdin {
             process.sink = Some(Sink { fd: ours, watched: false });
-            session.open_input(id);
+            streams.open_input(id);
         }
         process
     }
@@ -154,11 +155,11 @@ fn pipe_to_process() -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 /// Say on the process's own stderr why it did not become the program.
-fn complain(session: &mut Session, id: u32, exec: &Exec, complaint: &str) {
+fn complain(streams: &mut Streams, id: u32, exec: &Exec, complaint: &str) {
     let channel = if exec.stderr == Stderr::Stdout { 1 } else { 2 };
-    if let Some(output) = session.outgoing(id, channel) {
+    if let Some(output) = streams.outgoing(id, channel) {
         output.ring.append(complaint.as_bytes());
-        session.produced(id, channel);
+        streams.produced(id, channel);
     }
 }
 

@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use crate::message::{self, Open, Refusal};
+use crate::message::{self, Refusal};
+use crate::open::Open;
 use crate::paths::{self, Target, refusal};
 use crate::removal::Removal;
-use crate::session::Session;
+use crate::streams::Streams;
 use crate::users::Accounts;
 
 /// Bytes that one step reads or writes.
@@ -44,25 +45,25 @@ pub enum Begun {
     Done(Vec<u8>),
 }
 
-/// Begin an operation on files and tell the session which channels it has.
-pub fn begin(session: &mut Session, id: u32, open: Open) -> Result<Begun, Refusal> {
+/// Begin an operation on files and tell the host which channels it has.
+pub fn begin(streams: &mut Streams, id: u32, open: Open) -> Result<Begun, Refusal> {
     let task = match open {
         Open::Read { path, offset, length, limit } => {
             let (reading, size) = Reading::begin(path, offset, length)?;
-            session.open_output(id, 1, limit);
-            session.started(id, None, &message::started_reading(size));
+            streams.open_output(id, 1, limit);
+            streams.started(id, None, &message::started_reading(size));
             Task::Read(reading)
         }
         Open::Write { path, mode, parents, append } => {
             let writing = Writing::begin(id, path, mode, parents, append)?;
-            session.started(id, None, &message::started(None));
-            session.open_input(id);
+            streams.started(id, None, &message::started(None));
+            streams.open_input(id);
             Task::Write(writing)
         }
         Open::List { path, limit } => {
             let listing = Listing::begin(path)?;
-            session.open_output(id, 1, limit);
-            session.started(id, None, &message::started(None));
+            streams.open_output(id, 1, limit);
+            streams.started(id, None, &message::started(None));
             Task::List(listing)
         }
         Open::Remove { path, recursive } => match Removal::begin(path, recursive)? {
@@ -80,11 +81,11 @@ pub fn begin(session: &mut Session, id: u32, open: Open) -> Result<Begun, Refusa
 }
 
 impl Task {
-    pub fn step(&mut self, session: &mut Session, id: u32) -> Step {
+    pub fn step(&mut self, streams: &mut Streams, id: u32) -> Step {
         match self {
-            Task::Read(reading) => reading.step(session, id),
-            Task::Write(writing) => writing.step(session, id),
-            Task::List(listing) => listing.step(session, id),
+            Task::Read(reading) => reading.step(streams, id),
+            Task::Write(writing) => writing.step(streams, id),
+            Task::List(listing) => listing.step(streams, id),
             Task::Remove(removal) => removal.step(),
         }
     }
@@ -111,8 +112,8 @@ impl Reading {
         Ok((Reading { file, path, left: length.unwrap_or(u64::MAX), expected }, size))
     }
 
-    fn step(&mut self, session: &mut Session, id: u32) -> Step {
-        let Some(output) = session.outgoing(id, 1) else {
+    fn step(&mut self, streams: &mut Streams, id: u32) -> Step {
+        let Some(output) = streams.outgoing(id, 1) else {
             return Step::Waiting;
         };
         let ring = &mut output.ring;
@@ -123,14 +124,14 @@ impl Reading {
         ring.grow(wanted.min(self.expected.max(512) as usize));
         match rustix::io::readv(&self.file, &mut ring.vacant_slices(wanted)) {
             Ok(0) => {
-                session.close_output(id, 1);
+                streams.close_output(id, 1);
                 Step::Done(message::done())
             }
             Ok(count) => {
                 ring.filled(count);
                 self.left -= count as u64;
                 self.expected = self.expected.saturating_sub(count as u64);
-                session.produced(id, 1);
+                streams.produced(id, 1);
                 Step::More
             }
             Err(Errno::INTR) => Step::More,
@@ -183,8 +184,8 @@ impl Writing {
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode)).map_err(failed)
     }
 
-    fn step(&mut self, session: &mut Session, id: u32) -> Step {
-        let Some(input) = session.input(id) else {
+    fn step(&mut self, streams: &mut Streams, id: u32) -> Step {
+        let Some(input) = streams.input(id) else {
             return Step::Waiting;
         };
         if input.finished() {
@@ -197,7 +198,7 @@ impl Writing {
         match rustix::io::writev(&self.file, &[IoSlice::new(first), IoSlice::new(second)]) {
             Ok(count) => {
                 input.consume(count);
-                session.consumed(id);
+                streams.consumed(id);
                 Step::More
             }
             Err(Errno::INTR) => Step::More,
@@ -271,17 +272,17 @@ impl Listing {
         Ok(Listing { path, folder, accounts: Accounts::read(), pending: None })
     }
 
-    fn step(&mut self, session: &mut Session, id: u32) -> Step {
+    fn step(&mut self, streams: &mut Streams, id: u32) -> Step {
         for _ in 0..ENTRIES {
             let entry = match self.pending.take().map_or_else(|| self.next(), |entry| Ok(Some(entry))) {
                 Ok(Some(entry)) => entry,
                 Ok(None) => {
-                    session.close_output(id, 1);
+                    streams.close_output(id, 1);
                     return Step::Done(message::done());
                 }
                 Err(errno) => return Step::Failed(refusal("list", &self.path, errno)),
             };
-            let Some(output) = session.outgoing(id, 1) else {
+            let Some(output) = streams.outgoing(id, 1) else {
                 return Step::Waiting;
             };
             if output.ring.room() < entry.len() {
@@ -289,7 +290,7 @@ impl Listing {
                 return Step::Waiting;
             }
             output.ring.append(&entry);
-            session.produced(id, 1);
+            streams.produced(id, 1);
         }
         Step::More
     }

@@ -2,12 +2,14 @@
 //!
 //! Set SKERRY_FUZZ_SECONDS to run longer than the default, and SKERRY_FUZZ_SEED to repeat a run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::golden;
 use super::*;
 use crate::frame::{Decoder, HEADER_BYTES};
+use crate::message::Exit;
+use crate::packer::Packer;
 use crate::ring::RING_LIMIT;
 
 /// A small generator of pseudo-random numbers (xorshift64*), so that a run can be repeated by its seed.
@@ -235,10 +237,10 @@ impl Game {
             Event::Hello(hello) => self.session.welcome(&hello),
             Event::Open(id, open) => self.start(id, &open),
             Event::Input(id) => {
-                if let Some(input) = self.session.input(id) {
+                if let Some(input) = self.session.streams.input(id) {
                     let count = self.random.below(input.ring.len() + 1);
                     input.consume(count);
-                    self.session.consumed(id);
+                    self.session.streams.consumed(id);
                 }
             }
             _ => {}
@@ -247,28 +249,28 @@ impl Game {
 
     fn start(&mut self, id: u32, open: &Open) {
         if self.random.one_in(8) {
-            return self.session.refuse(id, &Refusal::new("io", "no luck"));
+            return self.session.streams.refuse(id, &Refusal::new("io", "no luck"));
         }
         match open {
             Open::Exec(exec) => {
-                self.session.open_output(id, 1, exec.limits[0]);
-                self.session.open_output(id, 2, exec.limits[1]);
-                self.session.started(id, Some(5), &message::started(Some(5)));
-                self.session.open_input(id);
+                self.session.streams.open_output(id, 1, exec.limits[0]);
+                self.session.streams.open_output(id, 2, exec.limits[1]);
+                self.session.streams.started(id, Some(5), &message::started(Some(5)));
+                self.session.streams.open_input(id);
                 self.told.insert((id, 1), Told { limit: exec.limits[0], ..Told::default() });
                 self.told.insert((id, 2), Told { limit: exec.limits[1], ..Told::default() });
                 self.processes.insert(id);
             }
             Open::Read { limit, .. } | Open::List { limit, .. } => {
-                self.session.open_output(id, 1, *limit);
-                self.session.started(id, None, &message::started(None));
+                self.session.streams.open_output(id, 1, *limit);
+                self.session.streams.started(id, None, &message::started(None));
                 self.told.insert((id, 1), Told { limit: *limit, ..Told::default() });
             }
             Open::Write { .. } => {
-                self.session.started(id, None, &message::started(None));
-                self.session.open_input(id);
+                self.session.streams.started(id, None, &message::started(None));
+                self.session.streams.open_input(id);
             }
-            _ => return self.session.result(id, message::done()),
+            _ => return self.session.streams.result(id, message::done()),
         }
         self.open.insert(id);
     }
@@ -278,13 +280,13 @@ impl Game {
         let id = self.some_stream();
         let channel = 1 + self.random.below(2) as u8;
         let more = self.random.below(30_000);
-        match self.session.outgoing(id, channel) {
+        match self.session.streams.outgoing(id, channel) {
             Some(output) if !output.state().2 => {
                 let count = more.min(output.ring.room());
                 output.ring.append(&vec![9; count]);
-                self.session.produced(id, channel);
+                self.session.streams.produced(id, channel);
                 if self.random.one_in(20) {
-                    self.session.close_output(id, channel);
+                    self.session.streams.close_output(id, channel);
                 }
             }
             _ => {}
@@ -293,31 +295,33 @@ impl Game {
             0 => {
                 let exit = Exit { code: Some(0), signal: None, reason: "exited", evidence: String::new() };
                 if self.processes.remove(&id) {
-                    self.session.exit(id, exit);
+                    self.session.streams.exit(id, exit);
                 }
             }
-            1 if !self.processes.contains(&id) => self.session.result(id, message::done()),
-            2 if !self.processes.contains(&id) => self.session.refuse(id, &Refusal::new("io", "bad luck")),
-            3 => drop(self.session.sweep()),
+            1 if !self.processes.contains(&id) => self.session.streams.result(id, message::done()),
+            2 if !self.processes.contains(&id) => {
+                self.session.streams.refuse(id, &Refusal::new("io", "bad luck"))
+            }
+            3 => drop(self.session.streams.sweep()),
             _ => {}
         }
-        if let Some(input) = self.session.input(id) {
+        if let Some(input) = self.session.streams.input(id) {
             let count = self.random.below(input.ring.len() + 1);
             input.consume(count);
-            self.session.consumed(id);
+            self.session.streams.consumed(id);
         }
     }
 
     /// Take some of what is to be written, and check it as a host would.
     fn drain(&mut self) {
-        let pieces = self.session.slices().concat();
+        let pieces = self.session.streams.slices().concat();
         let count = match self.random.one_in(3) {
             true => self.random.below(pieces.len() + 1),
             false => pieces.len(),
         };
         self.wire.extend_from_slice(&pieces[..count]);
         if count > 0 {
-            self.session.wrote(count);
+            self.session.streams.wrote(count);
         }
         while let Some(length) = self.wire.get(..4) {
             let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
@@ -363,17 +367,17 @@ impl Game {
 
     /// Lose the channel and attach anew: the host goes on from what it has stored.
     fn attach(&mut self) {
-        self.session.disconnect();
+        self.session.streams.disconnect();
         self.decoder = Decoder::new();
         self.wire.clear();
         let payload = self.hello(true);
         let hello = Hello::parse(&payload).expect("our own HELLO");
         assert!(self.session.proves(&hello));
         self.session.welcome(&hello);
-        self.open = self.session.streams.keys().copied().collect();
+        self.open = self.session.streams.iter().map(|(id, _)| *id).collect();
         for id in self.open.clone() {
             for channel in [1, 2] {
-                let Some(output) = self.session.outgoing(id, channel) else {
+                let Some(output) = self.session.streams.outgoing(id, channel) else {
                     continue;
                 };
                 let (acknowledged, end, _) = output.state();
@@ -384,7 +388,7 @@ impl Game {
                 let payload = [told.acknowledged.to_le_bytes(), told.limit.to_le_bytes()].concat();
                 assert!(self.feed(&Game::frame(9, id, channel, &payload)), "good credit after an attach");
             }
-            if let Some(input) = self.session.input(id) {
+            if let Some(input) = self.session.streams.input(id) {
                 let (acknowledged, limit, ended) = input.state();
                 match ended {
                     true => drop(self.inputs.remove(&id)),
@@ -414,8 +418,8 @@ impl Game {
     }
 
     fn check_bounds(&mut self) {
-        assert!(self.session.open_streams() <= STREAM_LIMIT);
-        for stream in self.session.streams.values_mut() {
+        assert!(self.session.streams.open() <= STREAM_LIMIT);
+        for stream in self.session.streams.iter().map(|(_, stream)| stream) {
             assert!(stream.outputs().all(|(_, output)| output.ring.len() <= RING_LIMIT));
             assert!(stream.input.as_ref().is_none_or(|input| input.ring.len() <= RING_LIMIT));
         }
@@ -465,11 +469,11 @@ fn fuzz_no_host_makes_the_agent_panic_or_break_the_protocol() {
         for _ in 0..20 {
             let bytes = mutate(&mut game.random, &corpus);
             game.decoder = Decoder::new();
-            if game.session.greeted && game.random.one_in(3) {
+            if game.session.streams.greeted() && game.random.one_in(3) {
                 game.session = Session::default();
             }
             game.feed(&bytes);
-            let _ = game.session.slices();
+            let _ = game.session.streams.slices();
         }
         games += 1;
     }

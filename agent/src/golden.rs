@@ -3,11 +3,14 @@
 //! What the frames before one say is applied to a session: what the host sends goes through the parser, what
 //! the agent sends is what the session is made to send.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 
 use super::*;
 use crate::frame::{Decoder, HEADER_BYTES};
-use crate::message::Stderr;
+use crate::message::Exit;
+use crate::open::Stderr;
 use crate::value::{Map, Value};
 
 pub struct Golden {
@@ -68,7 +71,7 @@ impl Replay {
         while let Some(piece) = decoder.next(&mut input)? {
             if let Piece::Frame(header, payload) = &piece
                 && header.kind == Kind::Hello
-                && !self.session.greeted
+                && !self.session.streams.greeted()
                 && let Some(hello) = Hello::parse(payload).ok().filter(|hello| hello.proof.is_some())
             {
                 self.session.secret = hello.proof;
@@ -88,11 +91,11 @@ impl Replay {
 
     fn flush(&mut self) {
         loop {
-            let total = self.session.slices().iter().map(|piece| piece.len()).sum();
+            let total = self.session.streams.slices().iter().map(|piece| piece.len()).sum();
             if total == 0 {
                 return;
             }
-            self.session.wrote(total);
+            self.session.streams.wrote(total);
         }
     }
 
@@ -105,26 +108,26 @@ impl Replay {
             4 => {}
             6 => self.start(id, payload),
             7 => {
-                self.session.outgoing(id, channel).expect("a channel").ring.append(&payload[8..]);
-                self.session.produced(id, channel);
+                self.session.streams.outgoing(id, channel).expect("a channel").ring.append(&payload[8..]);
+                self.session.streams.produced(id, channel);
             }
-            8 => self.session.close_output(id, channel),
+            8 => self.session.streams.close_output(id, channel),
             9 => {
                 let numbers =
                     |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("a number"));
-                self.session.input(id).expect("channel 0").restore(numbers(0), numbers(8), false);
+                self.session.streams.input(id).expect("channel 0").restore(numbers(0), numbers(8), false);
             }
-            12 => self.session.exit(id, exit_of(&Map::parse(payload).expect("an EXIT"))),
-            13 => self.session.refuse(id, &Refusal::new("io", "")),
-            14 => self.session.result(id, payload.to_vec()),
+            12 => self.session.streams.exit(id, exit_of(&Map::parse(payload).expect("an EXIT"))),
+            13 => self.session.streams.refuse(id, &Refusal::new("io", "")),
+            14 => self.session.streams.result(id, payload.to_vec()),
             _ => panic!("the agent sends no type {kind}"),
         }
         self.flush();
     }
 
     fn start(&mut self, id: u32, payload: &[u8]) {
-        self.session.started(id, Some(1), payload);
-        let stream = self.session.streams.get_mut(&id).expect("an open stream");
+        self.session.streams.started(id, Some(1), payload);
+        let stream = self.session.streams.get_mut(id).expect("an open stream");
         match &self.opened[&id] {
             Open::Exec(exec) => {
                 for (channel, piped) in [(1, exec.stdout), (2, exec.stderr == Stderr::Pipe)] {

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitStatus};
 
 use crate::contain::Member;
 use crate::message::Exit;
-use crate::session::Session;
+use crate::streams::Streams;
 
 /// How long after its deadline a process may still hold its pipes.
 const DRAIN: Duration = Duration::from_millis(800);
@@ -154,12 +154,12 @@ pub enum Expiry {
 /// Read what the process has written, as far as its ring has room.
 pub fn pump_out(
     source: &mut Source,
-    session: &mut Session,
+    streams: &mut Streams,
     id: u32,
     channel: u8,
     scratch: &mut Scratch,
 ) -> Flow {
-    let Some(output) = session.outgoing(id, channel) else {
+    let Some(output) = streams.outgoing(id, channel) else {
         return discard(source, scratch);
     };
     let ring = &mut output.ring;
@@ -184,7 +184,7 @@ pub fn pump_out(
         // Refused where the sandbox forbids it; the pipe then stays as it is.
         let _ = rustix::pipe::fcntl_setpipe_size(&source.fd, LARGE_PIPE);
     }
-    session.produced(id, channel);
+    streams.produced(id, channel);
     Flow::Watch
 }
 
@@ -198,9 +198,9 @@ fn discard(source: &mut Source, scratch: &mut Scratch) -> Flow {
 }
 
 /// Write what the host has sent, as far as the process takes it.
-pub fn pump_in(sink: &Sink, session: &mut Session, id: u32) -> Flow {
+pub fn pump_in(sink: &Sink, streams: &mut Streams, id: u32) -> Flow {
     loop {
-        let Some(input) = session.input(id) else {
+        let Some(input) = streams.input(id) else {
             return Flow::Closed;
         };
         if input.finished() {
@@ -213,7 +213,7 @@ pub fn pump_in(sink: &Sink, session: &mut Session, id: u32) -> Flow {
         match rustix::io::writev(&sink.fd, &[IoSlice::new(first), IoSlice::new(second)]) {
             Ok(count) => {
                 input.consume(count);
-                session.consumed(id);
+                streams.consumed(id);
             }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Flow::Watch,

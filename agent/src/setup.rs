@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet};
 use thiserror::Error;
 
 use crate::contain::Containment;
-use crate::message::{Attribute, Setup, SetupFile};
+use crate::hello::{Attribute, Setup, SetupFile};
 
 /// Our own small file system inside the container; it never becomes part of an image.
 const FOLDER: &str = "/run/skerry/etc";

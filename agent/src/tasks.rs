@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::files::{self, Begun, Step, Task};
-use crate::message::Open;
-use crate::session::Session;
+use crate::open::Open;
+use crate::streams::Streams;
 
 #[derive(Default)]
 pub struct Tasks {
@@ -15,14 +15,14 @@ pub struct Tasks {
 
 impl Tasks {
     /// Begin an operation, and answer it where that was all.
-    pub fn open(&mut self, session: &mut Session, id: u32, open: Open) {
-        match files::begin(session, id, open) {
+    pub fn open(&mut self, streams: &mut Streams, id: u32, open: Open) {
+        match files::begin(streams, id, open) {
             Ok(Begun::Task(task)) => {
                 self.all.insert(id, task);
                 self.wake(id);
             }
-            Ok(Begun::Done(payload)) => session.result(id, payload),
-            Err(refusal) => session.refuse(id, &refusal),
+            Ok(Begun::Done(payload)) => streams.result(id, payload),
+            Err(refusal) => streams.refuse(id, &refusal),
         }
     }
 
@@ -41,23 +41,23 @@ impl Tasks {
     }
 
     /// Do one step of each operation that can go on.
-    pub fn step(&mut self, session: &mut Session) {
+    pub fn step(&mut self, streams: &mut Streams) {
         for id in std::mem::take(&mut self.runnable) {
             let Some(task) = self.all.get_mut(&id) else {
                 continue;
             };
-            match task.step(session, id) {
+            match task.step(streams, id) {
                 Step::More => {
                     self.wake(id);
                 }
                 Step::Waiting => {}
                 Step::Done(payload) => {
                     self.close(id);
-                    session.result(id, payload);
+                    streams.result(id, payload);
                 }
                 Step::Failed(refusal) => {
                     self.close(id);
-                    session.refuse(id, &refusal);
+                    streams.refuse(id, &refusal);
                 }
             }
         }

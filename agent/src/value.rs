@@ -59,6 +59,10 @@ impl<'a> Map<'a> {
         self.get(key)?.as_unsigned()
     }
 
+    pub fn small(&self, key: &str) -> Parsed<u32> {
+        self.get(key)?.as_small()
+    }
+
     pub fn flag(&self, key: &str) -> Parsed<bool> {
         match self.get(key)? {
             Value::Bool(flag) => Ok(*flag),
@@ -93,6 +97,10 @@ impl<'a> Value<'a> {
             Value::Unsigned(number) if *number <= i64::MAX as u64 => Ok(*number),
             _ => Err(BAD),
         }
+    }
+
+    pub fn as_small(&self) -> Parsed<u32> {
+        u32::try_from(self.as_unsigned()?).map_err(|_| BAD)
     }
 
     pub fn as_array(&self) -> Parsed<&[Value<'a>]> {
