@@ -15,7 +15,7 @@ from pathlib import Path
 
 import skerry
 from benchmarks.base_image import give
-from skerry.apps.host import _instance
+from skerry.apps.node import _instance
 from skerry.apps.settings import Settings
 from skerry.client.autostart import server_environment
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from benchmarks.base_image import made
-from realnode import Node, real_node
+from realnode import RealNode, real_node
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ def base_image(as_root: None) -> Path:
 
 
 @pytest_asyncio.fixture
-async def node(base_image: Path, tmp_path: Path) -> AsyncIterator[Node]:
+async def node(base_image: Path, tmp_path: Path) -> AsyncIterator[RealNode]:
     """A host of its own; at the end all its sandboxes are gone, and so is it."""
     async with real_node(base_image, tmp_path) as real:
         yield real

@@ -57,7 +57,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "real":
         image, folder = request.getfixturevalue("base_image"), request.getfixturevalue("tmp_path")
         async with real_node(image, folder) as real, asyncio.timeout(DEADLINE_S):
-            yield Subject(real.host, RootImage(file=image), asyncio.sleep, ids)
+            yield Subject(real.handle, RootImage(file=image), asyncio.sleep, ids)
         return
     images = MemoryImages(clock=clock, ids=ids)
     async with FakeNode(clock=clock) as node, asyncio.timeout(DEADLINE_S):

@@ -1,4 +1,4 @@
-"""A real host for tests: names, ranges and folders of its own, and short ways to start, run and read."""
+"""A real node for tests: names, ranges and folders of its own, and short ways to start, run and read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from skerry.model.ids import NODE, PROCESS, SANDBOX, ImageId, NodeId, ProcessId,
 from skerry.model.nodes import Launch, RootImage
 from skerry.model.specs import ExecSpec, NetworkPolicy, Resources, SandboxSpec
 from skerry.node import cgroups
-from skerry.node.host import Host
 from skerry.node.machinery import Machinery
 from skerry.node.network.network import Network
 from skerry.node.network.settings import NetworkSettings
+from skerry.node.node import Node
 from skerry.node.output_quota import NodeQuota, free_bytes_of
 from skerry.node.processes import NodeProcess
 from skerry.node.records import Records
@@ -32,10 +32,10 @@ IDS = RandomIds()
 
 
 @dataclass
-class Node:
-    """A host of its own: nothing of it is shared with another one on the machine."""
+class RealNode:
+    """A node of its own: nothing of it is shared with another one on the machine."""
 
-    host: Host
+    handle: Node
     machinery: Machinery
     image: Path
 
@@ -53,11 +53,12 @@ class Node:
             **spec,  # type: ignore[arg-type]
         )
         process = ProcessId(IDS.new(PROCESS)) if entrypoint else None
-        await self.host.start(Launch(sandbox=sandbox, spec=asked, image=RootImage(file=self.image), entrypoint=process))
+        launch = Launch(sandbox=sandbox, spec=asked, image=RootImage(file=self.image), entrypoint=process)
+        await self.handle.start(launch)
         return sandbox
 
     async def exec(self, sandbox: SandboxId, *argv: str, **spec: object) -> NodeProcess:
-        return await self.host.exec(
+        return await self.handle.exec(
             sandbox,
             ProcessId(IDS.new(PROCESS)),
             ExecSpec(argv=argv, **spec),  # type: ignore[arg-type]
@@ -76,24 +77,24 @@ async def read(process: NodeProcess, channel: int, offset: int = 0) -> bytes:
 
 
 @asynccontextmanager
-async def real_node(image: Path, folder: Path) -> AsyncIterator[Node]:
-    """Yield a host of a test's own; at the end all its sandboxes are gone, and so is all that it made."""
+async def real_node(image: Path, folder: Path) -> AsyncIterator[RealNode]:
+    """Yield a node of a test's own; at the end all its sandboxes are gone, and so is all that it made."""
     prefix = "skt" + "".join(secrets.choice(string.ascii_lowercase) for _ in range(3))
     machinery = make_machinery(folder, prefix)
-    host = Host(id=NodeId(IDS.new(NODE)), machinery=machinery)
-    await host.open()
+    node = Node(id=NodeId(IDS.new(NODE)), machinery=machinery)
+    await node.open()
     try:
-        yield Node(host=host, machinery=machinery, image=image)
-        for sandbox in list(host.running()):
-            await host.terminate(sandbox)
+        yield RealNode(handle=node, machinery=machinery, image=image)
+        for sandbox in list(node.running()):
+            await node.terminate(sandbox)
     finally:
-        await host.close()
+        await node.close()
         machinery.quota.close()
     check_nothing_left(folder, prefix)
 
 
 def make_machinery(folder: Path, prefix: str) -> Machinery:
-    """Return the collaborators of a host whose names and folders are a test's own."""
+    """Return the collaborators of a node whose names and folders are a test's own."""
     member_image, agent_image = folder / "member.erofs", folder / "agent.erofs"
     pack_agent(binary(AGENT), member_image, agent_image)
     backend = GvisorBackend(

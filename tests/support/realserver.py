@@ -15,7 +15,7 @@ from benchmarks.base_image import give
 from leftovers import check_nothing_left
 
 from skerry import Client
-from skerry.apps.host import _instance
+from skerry.apps.node import _instance
 from skerry.apps.settings import Settings
 from skerry.client.autostart import server_command, server_environment
 from skerry.client.client import connect, set_default

@@ -65,16 +65,16 @@ OpenParts = Callable[[Ground], AbstractAsyncContextManager[Parts]]
 
 
 @contextlib.asynccontextmanager
-async def host_parts(ground: Ground) -> AsyncIterator[Parts]:
+async def node_parts(ground: Ground) -> AsyncIterator[Parts]:
     """Yield this machine as a node, and the images that are built on it."""
     # Late, because it loads what only a node needs.
-    from skerry.apps.host import open_host
+    from skerry.apps.node import open_node
 
-    async with open_host(ground) as parts:
+    async with open_node(ground) as parts:
         yield parts
 
 
-async def serve(settings: Settings, open_parts: OpenParts = host_parts, *, clock: Clock | None = None) -> None:
+async def serve(settings: Settings, open_parts: OpenParts = node_parts, *, clock: Clock | None = None) -> None:
     """Run the server until a signal comes or it has been idle for long enough."""
     clock, ids = clock or SystemClock(), RandomIds()
     own_data_folder(settings.data_dir)
@@ -161,7 +161,7 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def run(settings: Settings, open_parts: OpenParts = host_parts) -> int:
+def run(settings: Settings, open_parts: OpenParts = node_parts) -> int:
     """Run the server to its end and return the exit status; what keeps it from running goes to stderr."""
     os.umask(0o077)
     _allow_many_files()

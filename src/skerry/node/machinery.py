@@ -1,4 +1,4 @@
-"""What all sandboxes of a host share."""
+"""What all sandboxes of a node share."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from realnode import IDS, Node
+from realnode import IDS, RealNode
 from realserver import Server, wait_for
 
 from skerry import Image, Sandbox
@@ -341,19 +341,19 @@ def test_a_build_in_which_the_server_is_killed_is_made_again_by_its_successor(se
 # The disk
 
 
-async def test_a_build_beyond_its_disk_gets_an_error_and_lives(node: Node, tmp_path: Path) -> None:
+async def test_a_build_beyond_its_disk_gets_an_error_and_lives(node: RealNode, tmp_path: Path) -> None:
     sandbox = SandboxId(IDS.new(SANDBOX))
     spec = SandboxSpec(image=ImageId("im_0"), network=NetworkPolicy.BLOCKED)
-    await node.host.start(Launch(sandbox=sandbox, spec=spec, image=RootImage(file=node.image), build_disk_mib=64))
+    await node.handle.start(Launch(sandbox=sandbox, spec=spec, image=RootImage(file=node.image), build_disk_mib=64))
     code, _, said = await node.run(sandbox, "sh", "-c", "head -c 100M /dev/zero >/fill", stdin="null")
     assert code != 0
     assert "No space left on device" in said
     code, _, _ = await node.run(sandbox, "sh", "-c", "rm /fill; head -c 10M /dev/zero >/fits", stdin="null")
     assert code == 0
-    assert list(await node.host.pack_build(sandbox, tmp_path / "image")) == []
+    assert list(await node.handle.pack_build(sandbox, tmp_path / "image")) == []
     assert sorted(path.name for path in tmp_path.glob("image*")) == ["image"]
     assert (tmp_path / "image").stat().st_size > 10 << 20
-    await node.host.terminate(sandbox)
+    await node.handle.terminate(sandbox)
     assert list((tmp_path / "builds").iterdir()) == []
 
 
@@ -361,27 +361,27 @@ def disk_bytes(path: Path) -> int:
     return path.stat().st_blocks * 512
 
 
-async def test_sparse_files_of_a_build_cost_the_machine_no_disk(node: Node, tmp_path: Path) -> None:
+async def test_sparse_files_of_a_build_cost_the_machine_no_disk(node: RealNode, tmp_path: Path) -> None:
     sandbox = SandboxId(IDS.new(SANDBOX))
     resources = Resources(memory_limit_mib=512)  # each file is as large as the error says that it may be
     spec = SandboxSpec(image=ImageId("im_0"), network=NetworkPolicy.BLOCKED, resources=resources)
-    await node.host.start(Launch(sandbox=sandbox, spec=spec, image=RootImage(file=node.image), build_disk_mib=1024))
+    await node.handle.start(Launch(sandbox=sandbox, spec=spec, image=RootImage(file=node.image), build_disk_mib=1024))
     make = "for n in 1 2 3 4 5 6; do truncate -s 128M /sparse$n; done"
     code, _, _ = await node.run(sandbox, "sh", "-c", make, stdin="null")
     assert code == 0
-    await node.host.pack_build(sandbox, tmp_path / "image")
+    await node.handle.pack_build(sandbox, tmp_path / "image")
     assert (tmp_path / "image").stat().st_size > 768 << 20
     assert disk_bytes(tmp_path / "image") < disk_bytes(node.image) + (64 << 20)
-    await node.host.terminate(sandbox)
+    await node.handle.terminate(sandbox)
 
 
-async def test_a_build_that_says_more_than_its_disk_holds_fails_with_the_bound(node: Node, tmp_path: Path) -> None:
+async def test_a_build_that_says_more_than_its_disk_holds_fails_with_the_bound(node: RealNode, tmp_path: Path) -> None:
     sandbox = SandboxId(IDS.new(SANDBOX))
     spec = SandboxSpec(image=ImageId("im_0"), network=NetworkPolicy.BLOCKED)
-    await node.host.start(Launch(sandbox=sandbox, spec=spec, image=RootImage(file=node.image), build_disk_mib=64))
+    await node.handle.start(Launch(sandbox=sandbox, spec=spec, image=RootImage(file=node.image), build_disk_mib=64))
     code, _, _ = await node.run(sandbox, "sh", "-c", "truncate -s 200M /a; truncate -s 200M /b", stdin="null")
     assert code == 0
     with pytest.raises(ImageBuildError, match="more than 320 MiB"):
-        await node.host.pack_build(sandbox, tmp_path / "image")
+        await node.handle.pack_build(sandbox, tmp_path / "image")
     assert list(tmp_path.glob("image*")) == []
-    await node.host.terminate(sandbox)
+    await node.handle.terminate(sandbox)

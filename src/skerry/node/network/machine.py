@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from skerry.model.errors import ConflictError
-from skerry.node.network import host
+from skerry.node.network import ledger
 from skerry.node.network.firewall import ENTRIES_MAX, Exit, Standing
-from skerry.node.network.host import Ledger
 from skerry.node.network.kernel import Found, Kernel
+from skerry.node.network.ledger import Ledger
 from skerry.node.network.namespaces import namespace_number
 from skerry.node.network.plan import CANDIDATES, Plan, choose_range, taken_networks
 from skerry.node.network.settings import NetworkSettings, Tell
@@ -56,7 +56,7 @@ class Machine:
         devices = self.kernel.devices()
         self._connected = self.kernel.connected()
         # The table first: there is no moment at which packets are forwarded and nothing confines them.
-        apart = self._ledger.devices_before(host.FORWARDING, "1", devices)
+        apart = self._ledger.devices_before(ledger.FORWARDING, "1", devices)
         standing = Standing(
             open=open_slots,
             own_exits=self.own_exits,
@@ -68,7 +68,7 @@ class Machine:
         self._tell("network.table_made", table=self.plan.table, range=str(self.plan.network))
         if not written.brief_timeouts:
             self._tell("network.no_timeouts", reason="this kernel lacks CONFIG_NF_CONNTRACK_TIMEOUT")
-        self._ledger.need(host.FORWARDING, "1", devices)
+        self._ledger.need(ledger.FORWARDING, "1", devices)
         for chain in self.kernel.strict_chains(self.plan):
             reason = "it drops what it does not know, and a drop is final: sandboxes may have no network"
             self._tell("network.other_firewall", chain=chain, reason=reason)
@@ -110,15 +110,15 @@ class Machine:
 
     def _make_room(self, open_slots: int) -> None:
         """Let the table of connections hold what the sandboxes may, on top of what it held for the machine."""
-        current = int(host.read(host.CONNTRACK_MAX))
+        current = int(ledger.read(ledger.CONNTRACK_MAX))
         if self._conntrack_base is None:
-            self._conntrack_base = int(self._ledger.old_value(host.CONNTRACK_MAX) or current)
+            self._conntrack_base = int(self._ledger.old_value(ledger.CONNTRACK_MAX) or current)
         if current >= self._conntrack_base + open_slots * ENTRIES_MAX or self._conntrack_told:
             return
         steps = -(-open_slots // _ENLARGE_SLOTS)
         wanted = self._conntrack_base + steps * _ENLARGE_SLOTS * ENTRIES_MAX
         try:
-            self._ledger.need(host.CONNTRACK_MAX, str(wanted))
+            self._ledger.need(ledger.CONNTRACK_MAX, str(wanted))
         except OSError as exc:  # it belongs to the whole machine: a container may only read it
             self._conntrack_told = True
             self._tell("network.conntrack_small", value=current, wanted=wanted, reason=exc.strerror)

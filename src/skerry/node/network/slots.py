@@ -17,7 +17,7 @@ from skerry.node.network.firewall import Exit
 from skerry.node.network.plan import Plan
 
 
-class Host(Protocol):
+class SlotNetwork(Protocol):
     """What a slot asks of the network that it belongs to."""
 
     @property
@@ -34,13 +34,15 @@ class Host(Protocol):
 class Slot:
     """A namespace, a pair of devices and an address. It lets nothing through until it is opened."""
 
-    def __init__(self, host: Host, *, sandbox: SandboxId, index: int, mtu: int, namespace: int | None) -> None:
+    def __init__(
+        self, network: SlotNetwork, *, sandbox: SandboxId, index: int, mtu: int, namespace: int | None
+    ) -> None:
         self.sandbox = sandbox
         self.index = index
         self.exits: frozenset[Exit] = frozenset()
         self.is_open = False
-        self.plan = host.plan
-        self._host = host
+        self.plan = network.plan
+        self._network = network
         self._mtu = mtu
         self._namespace = namespace
 
@@ -66,7 +68,7 @@ class Slot:
     @asynccontextmanager
     async def nic(self) -> AsyncIterator[Nic]:
         """Lend a network card to plug. Its socket is closed at the end of the block: the sandbox then has its own."""
-        socket_fd = await self._host.packet_socket(self.namespace)
+        socket_fd = await self._network.packet_socket(self.namespace)
         plan = self.plan
         try:
             yield Nic(
@@ -82,16 +84,16 @@ class Slot:
 
     async def open(self, access: HostAccess | None = None) -> None:
         """Let the sandbox reach the public internet, and the indexes and proxies of `access`. May be repeated."""
-        exits = await self._host.exits_of(access) if access is not None else frozenset()
-        await self._host.open_slot(self, exits)
+        exits = await self._network.exits_of(access) if access is not None else frozenset()
+        await self._network.open_slot(self, exits)
 
     async def close(self) -> None:
         """Let nothing through any more; connections end at once. May be repeated."""
-        await self._host.close_slot(self)
+        await self._network.close_slot(self)
 
     async def release(self) -> None:
         """Remove the slot; nothing of it is left for the next one with its address. May be repeated."""
-        await self._host.release_slot(self)
+        await self._network.release_slot(self)
 
     def resolv_conf(self) -> str:
         """What the sandbox's /etc/resolv.conf holds."""
@@ -99,7 +101,7 @@ class Slot:
 
     def hosts(self, hostname: str) -> str:
         """What the sandbox's /etc/hosts holds."""
-        return guest.hosts(hostname, self.address, self._host.local_names())
+        return guest.hosts(hostname, self.address, self._network.local_names())
 
     def drop_namespace(self) -> None:
         """Close the descriptor of the namespace, which then lives as long as the sandbox's card does."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from internet import DEADLINE_S, MACHINE, PORT, PUBLIC, World
-from realnode import Node
+from realnode import RealNode
 
 from skerry.model.ids import SandboxId
 from skerry.model.specs import HostAccess, NetworkPolicy
@@ -63,7 +63,7 @@ def machines_access() -> HostAccess:
     return HostAccess(env=env, ca_bundle=CA_BUNDLE.read_bytes() if CA_BUNDLE.exists() else b"")
 
 
-async def tries(node: Node, box: SandboxId, *targets: str) -> dict[str, str]:
+async def tries(node: RealNode, box: SandboxId, *targets: str) -> dict[str, str]:
     code, out, err = await node.run(box, "python3", "-c", CONNECT, *targets)
     assert code == 0, err
     found: dict[str, str] = json.loads(out)
@@ -71,12 +71,12 @@ async def tries(node: Node, box: SandboxId, *targets: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def inner(world: World, node: Node) -> Node:
+def inner(world: World, node: RealNode) -> RealNode:
     """A node whose machine and internet are played by namespaces: `world` is made before it."""
     return node
 
 
-async def test_an_open_sandbox_reaches_the_internet_and_not_the_machine(world: World, inner: Node) -> None:
+async def test_an_open_sandbox_reaches_the_internet_and_not_the_machine(world: World, inner: RealNode) -> None:
     box = await inner.start(network=OPEN)
     world.tcp(PUBLIC)
     world.tcp("192.168.7.7")
@@ -85,7 +85,7 @@ async def test_an_open_sandbox_reaches_the_internet_and_not_the_machine(world: W
     assert list(found.values()) == ["connected", "TimeoutError", "TimeoutError"]
 
 
-async def test_two_sandboxes_do_not_see_each_other(world: World, inner: Node) -> None:
+async def test_two_sandboxes_do_not_see_each_other(world: World, inner: RealNode) -> None:
     first, second = await inner.start(network=OPEN), await inner.start(network=OPEN)
     server = await inner.exec(first, "python3", "-u", "-c", LISTEN, str(PORT))
     async with asyncio.timeout(DEADLINE_S):
@@ -104,7 +104,7 @@ async def first_line(process: NodeProcess) -> str:
     return said.decode().splitlines()[0]
 
 
-async def test_many_bytes_arrive_whole(world: World, inner: Node) -> None:
+async def test_many_bytes_arrive_whole(world: World, inner: RealNode) -> None:
     box = await inner.start(network=OPEN)
     listener = world.tcp(PUBLIC)
     content = os.urandom(1 << 20) * 64
@@ -121,7 +121,7 @@ async def test_many_bytes_arrive_whole(world: World, inner: Node) -> None:
     assert (code, out.strip()) == (0, hashlib.sha256(content).hexdigest()), err
 
 
-async def test_a_blocked_sandbox_has_only_its_loopback(world: World, inner: Node) -> None:
+async def test_a_blocked_sandbox_has_only_its_loopback(world: World, inner: RealNode) -> None:
     box = await inner.start()
     world.tcp(PUBLIC)
     found = await tries(inner, box, f"{PUBLIC}:{PORT}", "127.0.0.1:1")
@@ -131,17 +131,17 @@ async def test_a_blocked_sandbox_has_only_its_loopback(world: World, inner: Node
     assert (await inner.run(box, "getent", "hosts", "pypi.org"))[0] != 0
 
 
-async def test_an_ended_sandbox_leaves_no_connection_tracked(world: World, inner: Node) -> None:
+async def test_an_ended_sandbox_leaves_no_connection_tracked(world: World, inner: RealNode) -> None:
     box = await inner.start(network=OPEN)
     world.tcp(PUBLIC)
     assert list((await tries(inner, box, f"{PUBLIC}:{PORT}")).values()) == ["connected"]
     tracked = Path("/proc/thread-self/net/nf_conntrack")
     assert f"dst={PUBLIC} " in tracked.read_text()
-    await inner.host.terminate(box)
+    await inner.handle.terminate(box)
     assert f"dst={PUBLIC} " not in tracked.read_text()
 
 
-async def test_names_are_resolved_and_the_sandbox_knows_its_own(node: Node) -> None:
+async def test_names_are_resolved_and_the_sandbox_knows_its_own(node: RealNode) -> None:
     box = await node.start(network=OPEN)
     code, out, err = await node.run(box, "getent", "ahostsv4", "pypi.org")
     assert code == 0, err
@@ -154,7 +154,7 @@ async def test_names_are_resolved_and_the_sandbox_knows_its_own(node: Node) -> N
     assert code == 0, out
 
 
-async def test_pip_downloads_a_package_in_an_open_sandbox(node: Node) -> None:
+async def test_pip_downloads_a_package_in_an_open_sandbox(node: RealNode) -> None:
     box = await node.start(network=OPEN, host_access=machines_access())
     code, out, err = await node.run(box, "pip", "download", "--no-deps", "--no-cache-dir", "-d", "/tmp/wheels", "six")
     assert code == 0, out + err
@@ -162,7 +162,7 @@ async def test_pip_downloads_a_package_in_an_open_sandbox(node: Node) -> None:
     assert listed.startswith("six-")
 
 
-async def test_a_package_index_is_out_of_reach_when_blocked(node: Node) -> None:
+async def test_a_package_index_is_out_of_reach_when_blocked(node: RealNode) -> None:
     box = await node.start(host_access=machines_access())
     code, _, _ = await node.run(
         box, "pip", "download", "--no-deps", "--retries", "0", "--timeout", "2", "-d", "/tmp/wheels", "six"

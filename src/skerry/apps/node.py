@@ -21,10 +21,10 @@ from skerry.isolation.gvisor.backend import GvisorBackend
 from skerry.model.events import Events
 from skerry.model.ids import NODE, Ids, NodeId
 from skerry.node import cgroups
-from skerry.node.host import Host
 from skerry.node.machinery import Machinery
 from skerry.node.network.network import Network
 from skerry.node.network.settings import NetworkSettings
+from skerry.node.node import Node
 from skerry.node.output_quota import NodeQuota, free_bytes_of
 from skerry.node.records import Records
 
@@ -32,13 +32,13 @@ log = Events("skerry.images")
 
 
 @asynccontextmanager
-async def open_host(ground: Ground) -> AsyncIterator[Parts]:
+async def open_node(ground: Ground) -> AsyncIterator[Parts]:
     """Yield the parts of a server whose only node is this machine; sandboxes outlive the block."""
     data = ground.settings.data_dir
     backend = await _backend(data, ground.settings.runtime_dir)
     await backend.probe()
     machinery = _machinery(ground, backend)
-    host = Host(id=_node_id(data / "node-id", ground.ids), machinery=machinery)
+    node = Node(id=_node_id(data / "node-id", ground.ids), machinery=machinery)
     folder = ImageFolder(data / "images")
     folder.open()
     bases = DebianBases(data / "bases")
@@ -48,16 +48,16 @@ async def open_host(ground: Ground) -> AsyncIterator[Parts]:
         store=ground.store,
         files=folder,
         bases=bases,
-        node=lambda: host,
+        node=lambda: node,
         clock=ground.clock,
         ids=ground.ids,
     )
-    await host.open()
+    await node.open()
     try:
-        yield Parts(nodes={host.view().id: host}, images=images)
+        yield Parts(nodes={node.view().id: node}, images=images)
     finally:
         await images.close()
-        await host.close()
+        await node.close()
         machinery.quota.close()
         backend.close()
 

@@ -1,4 +1,4 @@
-"""A host that runs sandboxes, in this process. Matches the engine's `NodeHandle`."""
+"""A node: this machine as one that runs sandboxes. Matches the engine's `NodeHandle`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TAKEN_OVER_AT_ONCE: Final = 8
 _SWEEP: Final = "sweep"
 
 
-class Host:
+class Node:
     """This machine as a node. `open` first; at the end `close`, which leaves running sandboxes to a successor."""
 
     def __init__(self, *, id: NodeId, machinery: Machinery, sandboxes_max: int = SANDBOXES_MAX) -> None:
