@@ -84,7 +84,7 @@ class World:
         settings = {
             "machine_folder": self.folder / "machine",
             "prefix": "skt",
-            "exceptions": (),
+            "exemptions": (),
             "resolv_conf": self.folder / "resolv.conf",
             "hosts_file": self.folder / "hosts",
             "env": {},

@@ -1,4 +1,4 @@
-"""The network of a node. Its pieces: the plan of addresses, the firewall, the kernel, DNS, the exceptions, slots."""
+"""The network of a node. Its pieces: the plan of addresses, the firewall, the kernel, DNS, the exemptions, slots."""
 
 from skerry.node.network.guest import hosts, resolv_conf
 from skerry.node.network.network import Network

@@ -2,7 +2,7 @@
 
 It passes on questions for records of the internet and nothing else: no transfer of a zone, no update, no notification,
 which a resolver may grant to this machine's address. It does not look into names or answers. An answer may name a
-private address; the firewall then refuses the packets, and the exceptions of the firewall never come from here. What is
+private address; the firewall then refuses the packets, and the exemptions of the firewall never come from here. What is
 checked is that an answer belongs to its question: it comes from the resolver that was asked, to a port and with an id
 that were chosen at random, and repeats the question.
 """

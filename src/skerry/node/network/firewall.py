@@ -3,8 +3,8 @@
 Every rule has a comment that names it; the tests take rules away by that name. The order of hooks: `guard` stands
 before defragmentation and connection tracking, so a packet that is refused costs no memory. It sees the address that a
 guest wrote; a rule of the machine (REDIRECT, DNAT) may put another in its place afterwards, so such connections are
-refused where packets are forwarded and delivered, except to an exit (a proxy that a container publishes is one
-such). The forwarder's DNS is not tracked and so never redirected.
+refused where packets are forwarded and delivered, except to an exemption (a proxy that a container publishes is one).
+The forwarder's DNS is not tracked and so never redirected.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SLOTS_MAX = 65536
 
 
 @dataclass(frozen=True, order=True)
-class Exit:
+class Exemption:
     """An address and port that sandboxes may reach although the address is not public."""
 
     address: IPv4Address
@@ -61,11 +61,11 @@ class Exit:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the table holds when it is written anew: open slots, exceptions, neighbours, devices kept apart."""
+    """What the table holds when it is written anew: open slots, exemptions, neighbours, devices kept apart."""
 
     open: Sequence[int] = ()
-    exits: Sequence[Exit] = ()
-    own_exits: Mapping[int, Collection[Exit]] = field(default_factory=dict)
+    exemptions: Sequence[Exemption] = ()
+    own_exemptions: Mapping[int, Collection[Exemption]] = field(default_factory=dict)
     connected: Sequence[IPv4Network] = ()
     apart: Sequence[str] = ()
     connections: int = limits.CONNECTIONS_MAX
@@ -90,12 +90,16 @@ table inet {plan.table} {{
 def _sets(plan: Plan, standing: Standing) -> str:
     members = [_member(plan, index) for index in standing.open]
     marks = [_mark(plan, index) for index in standing.open]
-    own = [_own_exit(plan, index, exit_) for index in standing.open for exit_ in standing.own_exits.get(index, ())]
+    own = [
+        _own_exemption(plan, index, exemption)
+        for index in standing.open
+        for exemption in standing.own_exemptions.get(index, ())
+    ]
     return f"""
   set unreachable {{ type ipv4_addr; flags interval; {_elements(UNREACHABLE)} }}
   set connected {{ type ipv4_addr; flags interval; auto-merge; {_elements(map(str, standing.connected))} }}
-  set exits {{ type ipv4_addr . inet_proto . inet_service; {_elements(map(_exit, standing.exits))} }}
-  set own_exits {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service; {_elements(own)} }}
+  set exemptions {{ type ipv4_addr . inet_proto . inet_service; {_elements(map(_exemption, standing.exemptions))} }}
+  set own_exemptions {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service; {_elements(own)} }}
   set members {{ type ifname . ether_addr . ipv4_addr; {_elements(members)} }}
   map marks {{ type ipv4_addr : mark; {_elements(marks)} }}
   set apart {{ type ifname; {_elements(f'"{name}"' for name in standing.apart)} }}
@@ -125,8 +129,8 @@ def _guard(plan: Plan) -> str:
     {dns} add @queries {{ ip saddr {rate} }} drop comment "query rate"
     {dns} notrack accept comment "dns"
     meta l4proto != {{ icmp, tcp, udp }} drop comment "protocol"
-    ip daddr . meta l4proto . th dport @exits accept comment "exits"
-    ip saddr . ip daddr . meta l4proto . th dport @own_exits accept comment "own exits"
+    ip daddr . meta l4proto . th dport @exemptions accept comment "exemptions"
+    ip saddr . ip daddr . meta l4proto . th dport @own_exemptions accept comment "own exemptions"
     fib daddr type != unicast drop comment "this machine"
     ip daddr @unreachable drop comment "not public"
     ip daddr @connected drop comment "connected"
@@ -151,8 +155,8 @@ def _tracked(standing: Standing) -> str:
     ct state new ct mark 0 goto opening
   }}
   chain redirected {{
-    meta l4proto tcp {asked} @exits return comment "redirected exits"
-    meta l4proto tcp ct original ip saddr . {asked} @own_exits return
+    meta l4proto tcp {asked} @exemptions return comment "redirected exemptions"
+    meta l4proto tcp ct original ip saddr . {asked} @own_exemptions return
     drop comment "redirected"
   }}
   chain opening {{
@@ -194,30 +198,30 @@ def _hooks(plan: Plan) -> str:
   }}"""
 
 
-def open_slot(plan: Plan, index: int, exits: Iterable[Exit] = ()) -> str:
-    """Return the commands that let a slot's packets through. May be repeated, with further exits."""
-    own = [_own_exit(plan, index, exit_) for exit_ in exits]
+def open_slot(plan: Plan, index: int, exemptions: Iterable[Exemption] = ()) -> str:
+    """Return the commands that let a slot's packets through. May be repeated, with further exemptions."""
+    own = [_own_exemption(plan, index, exemption) for exemption in exemptions]
     lines = [_element("add", plan, "members", [_member(plan, index)])]
     lines += [_element("add", plan, "marks", [_mark(plan, index)])]
-    lines += [_element("add", plan, "own_exits", own)] if own else []
+    lines += [_element("add", plan, "own_exemptions", own)] if own else []
     return "\n".join(lines)
 
 
-def close_slot(plan: Plan, index: int, exits: Iterable[Exit] = ()) -> str:
+def close_slot(plan: Plan, index: int, exemptions: Iterable[Exemption] = ()) -> str:
     """Return the commands that let nothing of a slot through, and forget what was counted for it.
 
     Each element is added before it is deleted, because older versions of nftables cannot delete what may be missing.
     """
     address = str(plan.address(index))
-    own = [_own_exit(plan, index, exit_) for exit_ in exits]
+    own = [_own_exemption(plan, index, exemption) for exemption in exemptions]
     gone = {"members": [_member(plan, index)], "marks": [_mark(plan, index)]}
-    gone |= {"own_exits": own} if own else {}
+    gone |= {"own_exemptions": own} if own else {}
     gone |= {name: [address] for name in ("queries", "openings", "flows")}
     return "\n".join(_element(verb, plan, name, gone[name]) for name in gone for verb in ("add", "delete"))
 
 
-def replace_exits(plan: Plan, exits: Iterable[Exit]) -> str:
-    return _refill(plan, "exits", [_exit(exit_) for exit_ in exits])
+def replace_exemptions(plan: Plan, exemptions: Iterable[Exemption]) -> str:
+    return _refill(plan, "exemptions", [_exemption(exemption) for exemption in exemptions])
 
 
 def replace_connected(plan: Plan, networks: Iterable[IPv4Network]) -> str:
@@ -251,9 +255,9 @@ def _mark(plan: Plan, index: int) -> str:
     return f"{plan.address(index)} : {plan.mark(index):#x}"
 
 
-def _exit(exit_: Exit) -> str:
-    return f"{exit_.address} . {exit_.protocol} . {exit_.port}"
+def _exemption(exemption: Exemption) -> str:
+    return f"{exemption.address} . {exemption.protocol} . {exemption.port}"
 
 
-def _own_exit(plan: Plan, index: int, exit_: Exit) -> str:
-    return f"{plan.address(index)} . {_exit(exit_)}"
+def _own_exemption(plan: Plan, index: int, exemption: Exemption) -> str:
+    return f"{plan.address(index)} . {_exemption(exemption)}"

@@ -17,7 +17,7 @@ from socket import if_nametoindex
 from skerry.model.errors import InternalError
 from skerry.node.network import firewall
 from skerry.node.network.conntrack import Conntrack
-from skerry.node.network.firewall import Exit, Standing
+from skerry.node.network.firewall import Exemption, Standing
 from skerry.node.network.namespaces import inside, make_namespace, packet_socket
 from skerry.node.network.nftables import Nftables
 from skerry.node.network.plan import Plan, connected_networks, uplink_mtu
@@ -79,15 +79,15 @@ class Kernel:
         ours = ((plan.index(link.name), link) for link in self.links.links() if link.group == plan.group)
         return [_found(index, link) for index, link in ours if index is not None]
 
-    def own_exits(self, plan: Plan) -> dict[int, frozenset[Exit]]:
-        """Return the exits that single slots have, from the table as it stands."""
-        found: dict[int, set[Exit]] = {}
-        for entry in self._nft.read(f"list set inet {plan.table} own_exits") or ():
+    def own_exemptions(self, plan: Plan) -> dict[int, frozenset[Exemption]]:
+        """Return the exemptions that single slots have, from the table as it stands."""
+        found: dict[int, set[Exemption]] = {}
+        for entry in self._nft.read(f"list set inet {plan.table} own_exemptions") or ():
             for element in entry.get("set", {}).get("elem", ()):
                 source, address, protocol, port = element["concat"]
                 index = plan.index_of(IPv4Address(source))
-                found.setdefault(index, set()).add(Exit(IPv4Address(address), protocol, port))
-        return {index: frozenset(exits) for index, exits in found.items()}
+                found.setdefault(index, set()).add(Exemption(IPv4Address(address), protocol, port))
+        return {index: frozenset(exemptions) for index, exemptions in found.items()}
 
     def strict_chains(self, plan: Plan) -> list[str]:
         """Return the chains of other firewalls that drop what no rule of theirs accepts, where our packets pass."""
@@ -131,12 +131,12 @@ class Kernel:
     def packet_socket(self, namespace: int) -> int:
         return packet_socket(namespace, GUEST_DEVICE)
 
-    def open_slot(self, plan: Plan, index: int, sandbox: str, exits: Iterable[Exit]) -> None:
-        self._nft.run(firewall.open_slot(plan, index, exits))
+    def open_slot(self, plan: Plan, index: int, sandbox: str, exemptions: Iterable[Exemption]) -> None:
+        self._nft.run(firewall.open_slot(plan, index, exemptions))
         self.links.set_alias(plan.device(index), sandbox + _OPEN)
 
-    def close_slot(self, plan: Plan, index: int, sandbox: str, exits: Iterable[Exit]) -> None:
-        self._nft.run(firewall.close_slot(plan, index, exits))
+    def close_slot(self, plan: Plan, index: int, sandbox: str, exemptions: Iterable[Exemption]) -> None:
+        self._nft.run(firewall.close_slot(plan, index, exemptions))
         # After the table: a packet that was on its way would be tracked anew.
         self._conntrack.forget(plan.mark(index))
         with suppress(OSError):  # the device may have gone with its namespace
@@ -155,8 +155,8 @@ class Kernel:
             self.remove_slot(plan, found.index)
         return gone
 
-    def replace_exits(self, plan: Plan, exits: Sequence[Exit]) -> None:
-        self._nft.run(firewall.replace_exits(plan, exits))
+    def replace_exemptions(self, plan: Plan, exemptions: Sequence[Exemption]) -> None:
+        self._nft.run(firewall.replace_exemptions(plan, exemptions))
 
     def replace_connected(self, plan: Plan, networks: Sequence[IPv4Network]) -> None:
         self._nft.run(firewall.replace_connected(plan, networks))

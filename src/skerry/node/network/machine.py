@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from skerry.model.errors import ConflictError
 from skerry.node.network import ledger
-from skerry.node.network.firewall import ENTRIES_MAX, Exit, Standing
+from skerry.node.network.firewall import ENTRIES_MAX, Exemption, Standing
 from skerry.node.network.kernel import Found, Kernel
 from skerry.node.network.ledger import Ledger
 from skerry.node.network.namespaces import namespace_number
@@ -29,7 +29,7 @@ class Machine:
 
     def __init__(self, settings: NetworkSettings, tell: Tell) -> None:
         self.found: dict[str, Found] = {}
-        self.own_exits: dict[int, frozenset[Exit]] = {}
+        self.own_exemptions: dict[int, frozenset[Exemption]] = {}
         self._settings = settings
         self._tell = tell
         self._record_fd: int | None = None
@@ -47,7 +47,7 @@ class Machine:
         )
         slots = self.kernel.slots(self.plan)
         self.found = {slot.sandbox: slot for slot in slots}
-        self.own_exits = self.kernel.own_exits(self.plan)
+        self.own_exemptions = self.kernel.own_exemptions(self.plan)
         self._write_range(str(self.plan.network))
         self._take([slot.index for slot in slots if slot.open])
         self.mtu = self.kernel.mtu()
@@ -59,7 +59,7 @@ class Machine:
         apart = self._ledger.devices_before(ledger.FORWARDING, "1", devices)
         standing = Standing(
             open=open_slots,
-            own_exits=self.own_exits,
+            own_exemptions=self.own_exemptions,
             connected=self._connected,
             apart=apart,
             connections=self._settings.connections_max,
@@ -101,12 +101,12 @@ class Machine:
             self.kernel.replace_connected(self.plan, connected)
             self._connected = connected
 
-    def replace_exits(self, exits: Collection[Exit]) -> None:
-        self.kernel.replace_exits(self.plan, sorted(exits))
+    def replace_exemptions(self, exemptions: Collection[Exemption]) -> None:
+        self.kernel.replace_exemptions(self.plan, sorted(exemptions))
 
-    def open_slot(self, index: int, sandbox: str, exits: Collection[Exit], open_slots: int) -> None:
+    def open_slot(self, index: int, sandbox: str, exemptions: Collection[Exemption], open_slots: int) -> None:
         self._make_room(open_slots)
-        self.kernel.open_slot(self.plan, index, sandbox, exits)
+        self.kernel.open_slot(self.plan, index, sandbox, exemptions)
 
     def _make_room(self, open_slots: int) -> None:
         """Let the table of connections hold what the sandboxes may, on top of what it held for the machine."""

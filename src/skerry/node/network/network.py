@@ -15,9 +15,9 @@ from typing import ParamSpec, TypeVar
 from skerry.model.errors import ConflictError, Error, ResourceExhaustedError
 from skerry.model.ids import SandboxId
 from skerry.model.specs import HostAccess
-from skerry.node.network import exits as exceptions
+from skerry.node.network import exemptions
 from skerry.node.network.dns import Forwarder, Resolvers
-from skerry.node.network.firewall import Exit
+from skerry.node.network.firewall import Exemption
 from skerry.node.network.kernel import delete_device
 from skerry.node.network.machine import Machine
 from skerry.node.network.plan import Plan
@@ -25,12 +25,12 @@ from skerry.node.network.settings import NetworkSettings, Tell, log
 from skerry.node.network.slots import Slot
 from skerry.node.network.watch import RouteWatch
 
-_EXITS_EVERY_S = 300.0
+_EXEMPTIONS_EVERY_S = 300.0
 _LOOK_EVERY_S = 60.0
 # How long the opening of a slot waits for the first answers about the machine's indexes; later ones come when they do.
-_FIRST_EXITS_S = 2.0
+_FIRST_EXEMPTIONS_S = 2.0
 # How long it waits for the names of its own indexes and proxies; what is not known then stays out of reach.
-_OWN_EXITS_S = 3.0
+_OWN_EXEMPTIONS_S = 3.0
 _TRIES = 16
 
 P = ParamSpec("P")
@@ -59,10 +59,10 @@ class Network:
         self._keepers: list[asyncio.Task[None]] = []
         self._releases: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
-        self._exits_known = asyncio.Event()
-        self._exits_awaited_until = 0.0
-        self._names: exceptions.Resolver | None = None
-        self._endpoints: Collection[exceptions.Endpoint] = ()
+        self._exemptions_known = asyncio.Event()
+        self._exemptions_awaited_until = 0.0
+        self._names: exemptions.Resolver | None = None
+        self._destinations: Collection[exemptions.Destination] = ()
         self._askers: set[str] = set()
 
     @property
@@ -117,7 +117,7 @@ class Network:
         if found is None:
             return None
         slot = Slot(self, sandbox=sandbox, index=found.index, mtu=self._mtu, namespace=None)
-        slot.is_open, slot.exits = found.open, self._started.own_exits.get(found.index, frozenset())
+        slot.is_open, slot.exemptions = found.open, self._started.own_exemptions.get(found.index, frozenset())
         self._slots[found.index] = slot
         if found.open:
             self._askers.add(str(slot.address))
@@ -135,11 +135,11 @@ class Network:
 
     # What slots ask for
 
-    async def exits_of(self, access: HostAccess) -> frozenset[Exit]:
-        """Return the exits for the indexes and proxies that a caller's machine uses."""
+    async def exemptions_of(self, access: HostAccess) -> frozenset[Exemption]:
+        """Return the exemptions for the indexes and proxies that a caller's machine uses."""
         assert self._names is not None
-        endpoints = exceptions.endpoints_of_environment(access.env)
-        return await self._names.exits(endpoints, fresh=False, within=_OWN_EXITS_S)
+        destinations = exemptions.destinations_of_environment(access.env)
+        return await self._names.exemptions(destinations, fresh=False, within=_OWN_EXEMPTIONS_S)
 
     async def packet_socket(self, namespace: int) -> int:
         opening = self._thread.submit(self._started.kernel.packet_socket, namespace)
@@ -149,21 +149,21 @@ class Network:
             opening.add_done_callback(lambda done: os.close(done.result()))
             raise
 
-    async def open_slot(self, slot: Slot, exits: frozenset[Exit]) -> None:
+    async def open_slot(self, slot: Slot, exemptions: frozenset[Exemption]) -> None:
         self._require(slot)
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._exits_awaited_until):
-                await self._exits_known.wait()
-        slot.exits |= exits
+            async with asyncio.timeout_at(self._exemptions_awaited_until):
+                await self._exemptions_known.wait()
+        slot.exemptions |= exemptions
         slot.is_open = True
         self._askers.add(str(slot.address))
-        await self._do(self._started.open_slot, slot.index, slot.sandbox, exits, len(self._askers))
+        await self._do(self._started.open_slot, slot.index, slot.sandbox, exemptions, len(self._askers))
 
     async def close_slot(self, slot: Slot) -> None:
         self._require(slot)
         self._askers.discard(str(slot.address))
-        await self._do(self._started.kernel.close_slot, self.plan, slot.index, slot.sandbox, slot.exits)
-        slot.is_open, slot.exits = False, frozenset()
+        await self._do(self._started.kernel.close_slot, self.plan, slot.index, slot.sandbox, slot.exemptions)
+        slot.is_open, slot.exemptions = False, frozenset()
 
     async def release_slot(self, slot: Slot) -> None:
         if self._slots.get(slot.index) is not slot:
@@ -174,8 +174,8 @@ class Network:
 
     def local_names(self) -> Mapping[str, IPv4Address]:
         """Return the indexes and proxies that only this machine's /etc/hosts knows, which DNS would not find."""
-        named = exceptions.addresses_in_hosts(self.settings.hosts_file)
-        return {each.host: named[each.host] for each in self._endpoints if each.host in named}
+        named = exemptions.addresses_in_hosts(self.settings.hosts_file)
+        return {each.host: named[each.host] for each in self._destinations if each.host in named}
 
     # The inside
 
@@ -215,15 +215,15 @@ class Network:
         self._mtu = machine.mtu
         in_use = {found.index for found in machine.found.values()}
         self._free = deque(index for index in plan.indexes if index not in in_use)
-        self._names = exceptions.Resolver(never=(plan.network,))
-        self._endpoints = self.settings.endpoints()
+        self._names = exemptions.Resolver(never=(plan.network,))
+        self._destinations = self.settings.destinations()
         self._forwarder = Forwarder(
             str(plan.gateway), resolvers=self._resolvers, knows=self._askers.__contains__, port=self.settings.dns_port
         )
         await self._forwarder.start()
         self._watch = RouteWatch(self._changed.set)
         loop = asyncio.get_running_loop()
-        self._exits_awaited_until = loop.time() + _FIRST_EXITS_S
+        self._exemptions_awaited_until = loop.time() + _FIRST_EXEMPTIONS_S
         self._keepers = [loop.create_task(self._follow_routes()), loop.create_task(self._follow_names())]
 
     async def _follow_routes(self) -> None:
@@ -239,19 +239,19 @@ class Network:
                     await self._changed.wait()
 
     async def _follow_names(self) -> None:
-        """Follow where the names of the exceptions lead: let through what they lead to now and led to in the last
+        """Follow where the names of the exemptions lead: let through what they lead to now and led to in the last
         round, so that no download is cut."""
         assert self._names is not None
-        before = frozenset[Exit]()
+        before = frozenset[Exemption]()
         while True:
-            now = await self._names.exits(self._endpoints, fresh=True)
+            now = await self._names.exemptions(self._destinations, fresh=True)
             try:
-                await self._do(self._started.replace_exits, now | before)
+                await self._do(self._started.replace_exemptions, now | before)
             except (Error, OSError) as exc:
-                self._tell("network.refresh_failed", what="exceptions", error=str(exc))
+                self._tell("network.refresh_failed", what="exemptions", error=str(exc))
             before = now
-            self._exits_known.set()
-            await asyncio.sleep(_EXITS_EVERY_S)
+            self._exemptions_known.set()
+            await asyncio.sleep(_EXEMPTIONS_EVERY_S)
 
     async def _result(self, making: Future[int], index: int) -> int:
         """Return the namespace that is being made; if the caller gives up, it is removed when it is there."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from skerry.model import limits
 from skerry.model.errors import InvalidError
 from skerry.model.events import Events
-from skerry.node.network import exits
+from skerry.node.network.exemptions import Destination, destination, destinations_of_machine
 
 Tell = Callable[..., None]
 
@@ -35,8 +35,8 @@ class NetworkSettings:
     hosts_file: Path = Path("/etc/hosts")
     dns_port: int = 53
     connections_max: int = limits.CONNECTIONS_MAX
-    # Where exceptions come from: None means the default indexes and this machine's own settings.
-    exceptions: tuple[str, ...] | None = None
+    # Where exemptions come from: None means the default indexes and this machine's own settings.
+    exemptions: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def wanted_range(self) -> IPv4Network | None:
@@ -51,8 +51,8 @@ class NetworkSettings:
                 f"{RANGE_VARIABLE}={text!r} is no IPv4 network ({exc}); give one as 10.213.0.0/16"
             ) from exc
 
-    def endpoints(self) -> frozenset[exits.Endpoint]:
+    def destinations(self) -> frozenset[Destination]:
         """Return the indexes and proxies that every open sandbox may reach."""
-        if self.exceptions is None:
-            return frozenset(exits.endpoints_of_machine(self.env))
-        return frozenset(found for found in map(exits.endpoint, self.exceptions) if found is not None)
+        if self.exemptions is None:
+            return frozenset(destinations_of_machine(self.env))
+        return frozenset(found for found in map(destination, self.exemptions) if found is not None)

@@ -13,7 +13,7 @@ from skerry.model.ids import SandboxId
 from skerry.model.members import Nic
 from skerry.model.specs import HostAccess
 from skerry.node.network import guest
-from skerry.node.network.firewall import Exit
+from skerry.node.network.firewall import Exemption
 from skerry.node.network.plan import Plan
 
 
@@ -23,9 +23,9 @@ class SlotNetwork(Protocol):
     @property
     def plan(self) -> Plan: ...
 
-    async def exits_of(self, access: HostAccess) -> frozenset[Exit]: ...
+    async def exemptions_of(self, access: HostAccess) -> frozenset[Exemption]: ...
     async def packet_socket(self, namespace: int) -> int: ...
-    async def open_slot(self, slot: Slot, exits: frozenset[Exit]) -> None: ...
+    async def open_slot(self, slot: Slot, exemptions: frozenset[Exemption]) -> None: ...
     async def close_slot(self, slot: Slot) -> None: ...
     async def release_slot(self, slot: Slot) -> None: ...
     def local_names(self) -> Mapping[str, IPv4Address]: ...
@@ -39,7 +39,7 @@ class Slot:
     ) -> None:
         self.sandbox = sandbox
         self.index = index
-        self.exits: frozenset[Exit] = frozenset()
+        self.exemptions: frozenset[Exemption] = frozenset()
         self.is_open = False
         self.plan = network.plan
         self._network = network
@@ -84,8 +84,8 @@ class Slot:
 
     async def open(self, access: HostAccess | None = None) -> None:
         """Let the sandbox reach the public internet, and the indexes and proxies of `access`. May be repeated."""
-        exits = await self._network.exits_of(access) if access is not None else frozenset()
-        await self._network.open_slot(self, exits)
+        exemptions = await self._network.exemptions_of(access) if access is not None else frozenset()
+        await self._network.open_slot(self, exemptions)
 
     async def close(self) -> None:
         """Let nothing through any more; connections end at once. May be repeated."""

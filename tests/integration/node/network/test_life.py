@@ -266,7 +266,7 @@ from pathlib import Path
 from skerry.node.network import Network, NetworkSettings
 async def main():
     folder = Path(sys.argv[1])
-    network = Network(NetworkSettings(machine_folder=folder / "machine", prefix="skt", exceptions=(), env={}))
+    network = Network(NetworkSettings(machine_folder=folder / "machine", prefix="skt", exemptions=(), env={}))
     await network.start()
     slot = await network.slot("sb_a")
     await slot.open()
@@ -284,7 +284,7 @@ async def test_an_unused_network_can_be_started_again(world: World) -> None:
 
 
 async def test_a_dead_name_server_holds_up_neither_opening_nor_stopping(world: World) -> None:
-    network = world.network(exceptions=tuple(f"https://index-{number}.corp" for number in range(60)))
+    network = world.network(exemptions=tuple(f"https://index-{number}.corp" for number in range(60)))
     async with asyncio.timeout(20):  # one by one, the names would take more than a minute
         await network.start()
         slot = await network.slot(A)

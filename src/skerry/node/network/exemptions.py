@@ -1,4 +1,4 @@
-"""The exceptions: package indexes and proxies that sandboxes may reach although their addresses are not public.
+"""The exemptions: package indexes and proxies that sandboxes may reach although their addresses are not public.
 
 Their names come from a fixed list, from this machine's own settings, and from what the caller's machine uses; never
 from a sandbox. They are resolved by this machine, not from what a sandbox asked, so an answer that a sandbox arranges
@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from skerry.node.network.firewall import Exit
+from skerry.node.network.firewall import Exemption
 
 DEFAULT_URLS = (
     "https://pypi.org",
@@ -34,7 +34,7 @@ DEFAULT_URLS = (
     "https://static.crates.io",
     "https://rubygems.org",
 )
-# Never an exception, whatever a name resolves to: this machine's loopback, cloud metadata, groups of hosts.
+# Never exempt, whatever a name resolves to: this machine's loopback, cloud metadata, groups of hosts.
 NEVER = tuple(
     IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "168.63.129.16", "224.0.0.0/3")
 )
@@ -62,7 +62,7 @@ _URL = re.compile(r"https?://[^\s\"'|,;\])>]+", re.IGNORECASE)
 _PROXY_LINE = re.compile(r"^\s*(?:https?-)?proxy\s*[=:]\s*([^\s\"']+)", re.IGNORECASE | re.MULTILINE)
 _COMMENT = re.compile(r"^\s*(?:#|;|//).*$", re.MULTILINE)
 _SETTINGS_BYTES = 256 * 1024
-_ENDPOINTS_MAX = 64
+_DESTINATIONS_MAX = 64
 _NAMES_MAX = 1024
 _RESOLVE_S = 5.0
 _AT_ONCE = 4
@@ -70,14 +70,14 @@ _PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, order=True)
-class Endpoint:
+class Destination:
     """A name and a TCP port."""
 
     host: str
     port: int
 
 
-def endpoint(url: str) -> Endpoint | None:
+def destination(url: str) -> Destination | None:
     """Return where a URL leads; None for what is no http(s) URL with a host. A bare `host:port` counts as http."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -86,28 +86,28 @@ def endpoint(url: str) -> Endpoint | None:
         return None
     if not parts.hostname or not port:
         return None
-    return Endpoint(parts.hostname.lower(), port)
+    return Destination(parts.hostname.lower(), port)
 
 
-def endpoints_of_environment(env: Mapping[str, str]) -> set[Endpoint]:
+def destinations_of_environment(env: Mapping[str, str]) -> set[Destination]:
     """Return the indexes and proxies that environment variables name."""
     values = (value for name, value in env.items() if _INDEX_VARIABLES.fullmatch(name))
     split = (word for value in values for word in re.split(r"[\s,|]+", value))
     words = (word.partition("=")[2] if _is_named(word) else word for word in split)
-    return _endpoints(word for word in words if "://" in word or re.fullmatch(r"[\w.@:-]+:\d+", word))
+    return _destinations(word for word in words if "://" in word or re.fullmatch(r"[\w.@:-]+:\d+", word))
 
 
-def endpoints_of_settings(text: str) -> set[Endpoint]:
+def destinations_of_settings(text: str) -> set[Destination]:
     """Return the indexes and proxies that a settings file of pip, uv, npm or apt names."""
     plain = _COMMENT.sub("", text)
-    return _endpoints([*_URL.findall(plain), *_PROXY_LINE.findall(plain)])
+    return _destinations([*_URL.findall(plain), *_PROXY_LINE.findall(plain)])
 
 
-def endpoints_of_machine(env: Mapping[str, str]) -> set[Endpoint]:
+def destinations_of_machine(env: Mapping[str, str]) -> set[Destination]:
     """Return the default indexes and those of this machine's settings."""
-    found = _endpoints(DEFAULT_URLS) | endpoints_of_environment(env)
+    found = _destinations(DEFAULT_URLS) | destinations_of_environment(env)
     for text in _settings_texts():
-        found |= endpoints_of_settings(text)
+        found |= destinations_of_settings(text)
     return found
 
 
@@ -135,8 +135,8 @@ def _is_named(word: str) -> bool:
     return bool(equals) and "://" in url and "://" not in name
 
 
-def _endpoints(urls: Iterable[str]) -> set[Endpoint]:
-    found = (endpoint(url) for url in urls)
+def _destinations(urls: Iterable[str]) -> set[Destination]:
+    found = (destination(url) for url in urls)
     return {each for each in found if each is not None}
 
 
@@ -154,25 +154,25 @@ def _settings_texts() -> Iterator[str]:
 
 
 class Resolver:
-    """Resolves endpoints to exits and remembers the last answers, so that a failing name server closes nothing."""
+    """Resolves destinations to exemptions. Remembers the last answers, so that a failing name server closes nothing."""
 
     def __init__(self, never: Collection[IPv4Network] = ()) -> None:
         self._never = (*NEVER, *never)
         self._known: dict[str, frozenset[IPv4Address]] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def exits(
-        self, endpoints: Collection[Endpoint], *, fresh: bool, within: float | None = None
-    ) -> frozenset[Exit]:
-        """Return the exits of `endpoints`, as far as they are known `within` this time; with `fresh`, names that were
-        resolved before are resolved again."""
-        chosen = sorted(endpoints)[:_ENDPOINTS_MAX]
+    async def exemptions(
+        self, destinations: Collection[Destination], *, fresh: bool, within: float | None = None
+    ) -> frozenset[Exemption]:
+        """Return the exemptions of `destinations`, as far as they are known `within` this time; with `fresh`, names
+        that were resolved before are resolved again."""
+        chosen = sorted(destinations)[:_DESTINATIONS_MAX]
         hosts = {each.host for each in chosen if fresh or each.host not in self._known}
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await asyncio.gather(*(self._resolve(host) for host in hosts))
         return frozenset(
-            Exit(address, "tcp", each.port) for each in chosen for address in self._known.get(each.host, ())
+            Exemption(address, "tcp", each.port) for each in chosen for address in self._known.get(each.host, ())
         )
 
     async def _resolve(self, host: str) -> None:

@@ -6,27 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from skerry.node.network.exits import (
+from skerry.node.network.exemptions import (
     DEFAULT_URLS,
-    Endpoint,
+    Destination,
     Resolver,
     addresses_in_hosts,
-    endpoint,
-    endpoints_of_environment,
-    endpoints_of_machine,
-    endpoints_of_settings,
+    destination,
+    destinations_of_environment,
+    destinations_of_machine,
+    destinations_of_settings,
 )
-from skerry.node.network.firewall import Exit
+from skerry.node.network.firewall import Exemption
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("https://pypi.org/simple", Endpoint("pypi.org", 443)),
-        ("HTTP://Mirror.Corp", Endpoint("mirror.corp", 80)),
-        ("http://user:pass@mirror.corp:8081/x", Endpoint("mirror.corp", 8081)),
-        ("proxy.corp:3128", Endpoint("proxy.corp", 3128)),
-        ("http://10.0.0.5:3141/", Endpoint("10.0.0.5", 3141)),
+        ("https://pypi.org/simple", Destination("pypi.org", 443)),
+        ("HTTP://Mirror.Corp", Destination("mirror.corp", 80)),
+        ("http://user:pass@mirror.corp:8081/x", Destination("mirror.corp", 8081)),
+        ("proxy.corp:3128", Destination("proxy.corp", 3128)),
+        ("http://10.0.0.5:3141/", Destination("10.0.0.5", 3141)),
         ("/opt/wheels", None),
         ("file:///opt/wheels", None),
         ("http://host:99999", None),
@@ -34,8 +34,8 @@ from skerry.node.network.firewall import Exit
         ("", None),
     ],
 )
-def test_a_url_leads_to_a_host_and_a_port(url: str, expected: Endpoint | None) -> None:
-    assert endpoint(url) == expected
+def test_a_url_leads_to_a_host_and_a_port(url: str, expected: Destination | None) -> None:
+    assert destination(url) == expected
 
 
 def test_indexes_and_proxies_are_read_from_the_environment() -> None:
@@ -51,7 +51,7 @@ def test_indexes_and_proxies_are_read_from_the_environment() -> None:
         "NO_PROXY": "https://never.corp",
         "HOME": "https://never.corp",
     }
-    found = endpoints_of_environment(env)
+    found = destinations_of_environment(env)
     assert {each.host for each in found} == {f"{letter}.corp" for letter in "abcdefgh"} | {"links.corp", "proxy.corp"}
     assert {each.port for each in found if each.host == "proxy.corp"} == {3128, 3129}
 
@@ -69,11 +69,11 @@ def test_indexes_and_proxies_are_read_from_the_environment() -> None:
     ids=["pip", "apt list", "apt sources", "apt proxy", "npm", "proxies"],
 )
 def test_indexes_and_proxies_are_read_from_settings_files(text: str) -> None:
-    assert {each.host for each in endpoints_of_settings(text)} == {"a.corp", "b.corp"}
+    assert {each.host for each in destinations_of_settings(text)} == {"a.corp", "b.corp"}
 
 
 def test_the_default_indexes_belong_to_every_machine() -> None:
-    assert {endpoint(url) for url in DEFAULT_URLS} <= endpoints_of_machine({})
+    assert {destination(url) for url in DEFAULT_URLS} <= destinations_of_machine({})
 
 
 def test_a_hosts_file_gives_names_that_can_be_reached(tmp_path: Path) -> None:
@@ -83,16 +83,16 @@ def test_a_hosts_file_gives_names_that_can_be_reached(tmp_path: Path) -> None:
     assert addresses_in_hosts(tmp_path / "absent") == {}
 
 
-async def resolved(*hosts: str, resolver: Resolver | None = None) -> set[Exit]:
+async def resolved(*hosts: str, resolver: Resolver | None = None) -> set[Exemption]:
     made = resolver or Resolver(never=[IPv4Network("10.213.0.0/16")])
     async with asyncio.timeout(5):
-        return set(await made.exits([Endpoint(host, 443) for host in hosts], fresh=True))
+        return set(await made.exemptions([Destination(host, 443) for host in hosts], fresh=True))
 
 
 async def test_an_address_is_an_exit_at_its_port() -> None:
     assert await resolved("10.0.0.5", "203.0.113.80") == {
-        Exit(IPv4Address("10.0.0.5"), "tcp", 443),
-        Exit(IPv4Address("203.0.113.80"), "tcp", 443),
+        Exemption(IPv4Address("10.0.0.5"), "tcp", 443),
+        Exemption(IPv4Address("203.0.113.80"), "tcp", 443),
     }
 
 

@@ -26,7 +26,7 @@ async def started(world: World, **changes: object) -> AsyncIterator[Network]:
 
 @pytest.fixture
 async def mirrored(world: World) -> AsyncIterator[Network]:
-    async for network in started(world, exceptions=(f"http://{MIRROR}:{PORT}/simple",)):
+    async for network in started(world, exemptions=(f"http://{MIRROR}:{PORT}/simple",)):
         yield network
 
 
@@ -59,7 +59,7 @@ async def test_what_a_callers_machine_uses_is_open_to_that_sandbox_alone(world: 
     assert await guest.fails_to_connect(PROXY)
 
 
-async def test_opening_again_adds_exceptions(world: World, mirrored: Network) -> None:
+async def test_opening_again_adds_exemptions(world: World, mirrored: Network) -> None:
     slot = await mirrored.slot(A)
     await slot.open()
     await slot.open(HostAccess(env={"PIP_INDEX_URL": f"http://{PROXY}:{PORT}/simple"}))
@@ -120,7 +120,7 @@ async def test_a_proxy_that_the_machine_publishes_for_a_container_is_reached(wor
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "168.63.129.16"])
-async def test_metadata_is_no_exception_even_if_it_is_named(world: World, mirrored: Network, address: str) -> None:
+async def test_metadata_is_no_exemption_even_if_it_is_named(world: World, mirrored: Network, address: str) -> None:
     slot = await mirrored.slot(A)
     await slot.open(HostAccess(env={"HTTP_PROXY": f"http://{address}:{PORT}"}))
     guest = world.guest(slot)
@@ -129,16 +129,16 @@ async def test_metadata_is_no_exception_even_if_it_is_named(world: World, mirror
     assert await guest.fails_to_connect(address)
 
 
-async def test_another_sandbox_is_no_exception_even_if_it_is_named(world: World, mirrored: Network) -> None:
+async def test_another_sandbox_is_no_exemption_even_if_it_is_named(world: World, mirrored: Network) -> None:
     slot, victim = await mirrored.slot(A), await mirrored.slot(B)
     await victim.open()
     await slot.open(HostAccess(env={"HTTP_PROXY": f"http://{victim.address}:{PORT}"}))
-    assert not slot.exits
+    assert not slot.exemptions
 
 
 async def test_an_index_that_only_the_machines_hosts_file_knows_is_told_to_the_guest(world: World) -> None:
     (world.folder / "hosts").write_text(f"127.0.0.1 localhost\n{MIRROR} Mirror.corp other.corp # ours\n")
-    async for network in started(world, exceptions=("http://mirror.corp", "http://localhost")):
+    async for network in started(world, exemptions=("http://mirror.corp", "http://localhost")):
         slot = await network.slot(A)
         assert slot.hosts("box").splitlines()[3:] == [f"{MIRROR}\tmirror.corp"]
 
