@@ -145,6 +145,9 @@ class NodeHandle(Protocol):
     def kept(self) -> Collection[SandboxId]:
         """The ended sandboxes whose output is kept."""
 
+    def output_bytes(self, sandbox: SandboxId) -> int:
+        """How much output is kept of an ended sandbox, at once and without reading any; 0 of one that is not known."""
+
     def forget(self, sandbox: SandboxId) -> None:
         """Delete the output of an ended sandbox."""
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from skerry.engine.interfaces import Clock, NodeHandle, Store
 from skerry.model import limits
-from skerry.model.errors import Error, NotFoundError
+from skerry.model.errors import Error
 from skerry.model.events import Events
 from skerry.model.ids import NodeId, SandboxId
 from skerry.model.sandboxes import EndedRow
 
 log = Events("skerry.engine")
-
-_BATCH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +55,6 @@ class Retention:
         self._nodes = nodes
         self._clock = clock
         self._bounds = bounds or Bounds()
-        self._sizes: dict[SandboxId, int] = {}  # output of an ended sandbox does not change
 
     async def run(self) -> None:
         """Sweep now, and every minute."""
@@ -72,12 +68,11 @@ class Retention:
     async def sweep(self) -> None:
         """Forget what is beyond the bounds."""
         rows = self._store.ended_sandboxes()
-        kept = [Kept(id=row.id, ended_at=row.ended_at, output_bytes=await self._size(row)) for row in rows]
+        kept = [Kept(id=row.id, ended_at=row.ended_at, output_bytes=self._size(row)) for row in rows]
         goes = set(expired(kept, now=self._clock.now(), bounds=self._bounds))
         for row in rows:
             if row.id in goes:
                 await self._forget(row)
-        self._sizes = {one.id: one.output_bytes for one in kept if one.id not in goes}
         if goes:
             log.info("retention.swept", sandboxes=len(goes), kept=len(rows) - len(goes))
 
@@ -87,20 +82,6 @@ class Retention:
             node.forget(row.id)  # before the row: without a row nobody would know of the output
         await self._store.delete_sandbox(row.id)
 
-    async def _size(self, row: EndedRow) -> int:
-        if row.id in self._sizes:
-            return self._sizes[row.id]
-        if len(self._sizes) % _BATCH == 0:
-            await asyncio.sleep(0)  # a long list of sandboxes does not hold up the server
+    def _size(self, row: EndedRow) -> int:
         node = self._nodes.get(row.node)
-        size = self._sizes[row.id] = 0 if node is None else _output_bytes(node, row.id)
-        return size
-
-
-def _output_bytes(node: NodeHandle, sandbox: SandboxId) -> int:
-    try:
-        handles = node.processes(sandbox)
-    except NotFoundError:
-        return 0
-    outputs = [handle.output(channel) for handle in handles for channel in (1, 2)]
-    return sum(output.end - output.base for output in outputs)
+        return 0 if node is None else node.output_bytes(row.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any, Final
 from skerry.model.errors import NotFoundError, SandboxEndedError
 from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
-from skerry.model.ids import SANDBOX, NodeId, ProcessId, SandboxId, is_id
+from skerry.model.ids import NodeId, ProcessId, SandboxId
 from skerry.model.nodes import Launch, NodeView, SandboxEnded, Started
 from skerry.model.specs import ExecSpec
 from skerry.model.text import escaped
 from skerry.node.files import SandboxFiles
+from skerry.node.kept import KeptSandboxes
 from skerry.node.machinery import Machinery
 from skerry.node.processes import NodeProcess
 from skerry.node.records import SandboxRecord
@@ -39,7 +39,7 @@ class Node:
         self._machinery = machinery
         self._sandboxes_max = sandboxes_max
         self._live: dict[SandboxId, Supervisor] = {}
-        self._tables: dict[SandboxId, ProcessTable] = {}
+        self._kept = KeptSandboxes(machinery.output_folder, machinery.quota)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: asyncio.Queue[SandboxEnded] = asyncio.Queue()
 
@@ -53,6 +53,7 @@ class Node:
         try:
             await self._take_over_all()
             self._remove_half_starts()
+            await self._kept.find(self._live)
             await self._sweep()
         except BaseException:
             await self.close()
@@ -111,7 +112,7 @@ class Node:
         supervisor = self._live.get(sandbox)
         if supervisor is not None:
             return await asyncio.shield(supervisor.ended)
-        end = self._table(sandbox).end
+        end = self._kept.table(sandbox).end
         if end is None:
             raise NotFoundError(f"node {self._id} does not know how sandbox {sandbox} ended")
         return SandboxEnded(sandbox=sandbox, exit=end.exit, at=end.at)
@@ -130,15 +131,15 @@ class Node:
 
     def kept(self) -> Collection[SandboxId]:
         """The ended sandboxes whose output is kept."""
-        names = {folder.name for folder in self._machinery.output_folder.iterdir() if is_id(folder.name, SANDBOX)}
-        return {SandboxId(name) for name in names} - self._live.keys()
+        return self._kept.ids()
+
+    def output_bytes(self, sandbox: SandboxId) -> int:
+        """How much output is kept of an ended sandbox."""
+        return self._kept.output_bytes(sandbox)
 
     def forget(self, sandbox: SandboxId) -> None:
         """Delete the output of an ended sandbox."""
-        if sandbox not in self._live:
-            with contextlib.suppress(NotFoundError):
-                self._table(sandbox).remove()
-            self._tables.pop(sandbox, None)
+        self._kept.forget(sandbox)
 
     async def pack_build(self, sandbox: SandboxId, into: Path) -> Sequence[str]:
         """Write the whole root file system of a build sandbox as an EROFS file to `into`; return what was left out."""
@@ -168,25 +169,13 @@ class Node:
         supervisor = self._live.get(sandbox)
         if supervisor is not None:
             return supervisor
-        end = self._table(sandbox).end
+        end = self._kept.table(sandbox).end
         reason = f" ({end.exit.reason})" if end else ""
         raise SandboxEndedError(f"sandbox {sandbox} has ended{reason}; create another one")
 
     def _table_of(self, sandbox: SandboxId) -> ProcessTable:
         supervisor = self._live.get(sandbox)
-        return supervisor.table if supervisor is not None else self._table(sandbox)
-
-    def _table(self, sandbox: SandboxId) -> ProcessTable:
-        """Return the processes of an ended sandbox, from its folder if need be; raises NotFoundError."""
-        table = self._tables.get(sandbox)
-        if table is None:
-            folder = self._machinery.output_folder / sandbox
-            if not is_id(sandbox, SANDBOX) or not folder.is_dir():
-                raise NotFoundError(f"node {self._id} has no sandbox {escaped(sandbox, limit=64)!r}")
-            table = ProcessTable(sandbox, folder, self._machinery.quota)
-            table.read()
-            self._tables[sandbox] = table
-        return table
+        return supervisor.table if supervisor is not None else self._kept.table(sandbox)
 
     def _supervisor(self, launch: Launch) -> Supervisor:
         return Supervisor(launch, self._machinery, on_ended=self._settle)
@@ -204,7 +193,7 @@ class Node:
     def _settle(self, ended: SandboxEnded) -> None:
         """Keep what stays of an ended sandbox, and tell of its end."""
         supervisor = self._live.pop(ended.sandbox)
-        self._tables[ended.sandbox] = supervisor.table
+        self._kept.add(supervisor.table)
         if supervisor.build is None:
             self._ends.put_nowait(ended)
 

@@ -55,6 +55,11 @@ class ProcessOutput:
         """How many bytes are kept, of both channels."""
         return sum(each.kept for each in self._logs.values())
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are bytes that could not be stored yet, because the disk is full."""
+        return any(each.pending for each in self._logs.values())
+
     # The sink of the process's stream
 
     def store(self, channel: int, parts: Sequence[memoryview]) -> None:

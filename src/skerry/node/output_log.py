@@ -109,6 +109,8 @@ class OutputLog:
             return start, b""
         try:
             return start, os.pread(self._file(os.O_RDWR), size, start)
+        except FileNotFoundError:
+            return self._forgotten()
         finally:
             self._close_if_idle()
 
@@ -117,7 +119,10 @@ class OutputLog:
         start, size = self._range(offset, limit)
         if not size:
             return start, b""
-        fd = os.dup(self._file(os.O_RDWR))  # the thread's own: ours may be closed meanwhile
+        try:
+            fd = os.dup(self._file(os.O_RDWR))  # the thread's own: ours may be closed meanwhile
+        except FileNotFoundError:
+            return self._forgotten()
         return start, await asyncio.get_running_loop().run_in_executor(None, _pread_and_close, fd, size, start)
 
     def follow(self, offset: int = 0) -> Follower:
@@ -169,6 +174,11 @@ class OutputLog:
 
     def tell_read(self) -> None:
         self._on_read()
+
+    def _forgotten(self) -> tuple[int, bytes]:
+        """Nothing is kept any more: the sandbox of an ended process was forgotten while somebody still had it."""
+        self.base = self.end
+        return self.end, b""
 
     def _range(self, offset: int, limit: int) -> tuple[int, int]:
         start = max(offset, self.base)
@@ -248,15 +258,11 @@ class Follower:
 
     async def __anext__(self) -> tuple[int, bytes]:
         self._read_on()
-        while self._next >= self._log.end:
-            if self._log.ended:
-                self.close()
-                raise StopAsyncIteration
-            self._turns = 0
-            self._news.clear()
-            await self._news.wait()
-        start, content = await self._read_next()
-        self._next = start + len(content)
+        content = b""
+        while not content:
+            await self._wait_for_more()
+            start, content = await self._read_next()
+            self._next = start + len(content)
         return start, content
 
     def wake(self) -> None:
@@ -274,6 +280,15 @@ class Follower:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    async def _wait_for_more(self) -> None:
+        while self._next >= self._log.end:
+            if self._log.ended:
+                self.close()
+                raise StopAsyncIteration
+            self._turns = 0
+            self._news.clear()
+            await self._news.wait()
 
     async def _read_next(self) -> tuple[int, bytes]:
         if self._log.end - self._next > NEAR_BYTES:

@@ -518,6 +518,7 @@ class Supervisor:
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
+        self._watchers.clear()
 
     async def _let_go(self) -> None:
         await self._stop_watching()

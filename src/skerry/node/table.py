@@ -46,6 +46,10 @@ OnExit = Callable[[ProcessId, ProcessExit], None]
 log = Events("skerry.node")
 
 
+def _tell_nobody(_process: ProcessId, _exit: ProcessExit) -> None:
+    pass
+
+
 class ProcessTable:
     """Every process of one sandbox, and the folder of their output.
 
@@ -59,7 +63,7 @@ class ProcessTable:
         quota: NodeQuota,
         *,
         oom_kills: Callable[[], int] = lambda: 0,
-        on_exit: OnExit = lambda _process, _exit: None,
+        on_exit: OnExit = _tell_nobody,
     ) -> None:
         self.sandbox = sandbox
         self.kills = MemoryKills(oom_kills)
@@ -254,6 +258,24 @@ class ProcessTable:
         self._journal.close()
         self._processes.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def output_bytes(self) -> int:
+        """How much output is kept."""
+        return sum(process.log.kept for process in self._processes.values())
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is output that the disk has not taken yet."""
+        return any(process.log.pending for process in self._processes.values())
+
+    def retire(self) -> int:
+        """Count no more in the quota; return how much output is kept, which is for the caller to count."""
+        kept = self.output_bytes
+        self._quota.close()
+        self.kills = MemoryKills(lambda: 0)
+        self._on_process_exit = _tell_nobody  # or it would hold on to all that its sandbox was
+        return kept
 
     def _end_outputs(self) -> None:
         for process in self._processes.values():

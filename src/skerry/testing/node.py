@@ -132,6 +132,11 @@ class FakeNode:
     def kept(self) -> Collection[SandboxId]:
         return {sandbox for sandbox, box in self._sandboxes.items() if box.ended.done()}
 
+    def output_bytes(self, sandbox: SandboxId) -> int:
+        box = self._sandboxes.get(sandbox)
+        outputs = [process.output(channel) for process in box.processes.values() for channel in (1, 2)] if box else []
+        return sum(output.end - output.base for output in outputs)
+
     def forget(self, sandbox: SandboxId) -> None:
         box = self._sandboxes.get(sandbox)
         if box is not None and box.ended.done():
