@@ -191,9 +191,9 @@ def images() -> Finding:
 
 def server() -> Finding:
     """Ask the server that this program would use, without starting one."""
-    from skerry.client.settings import endpoint
+    from skerry.client.settings import server_address
 
-    path = endpoint(autostart=False).socket
+    path = server_address(autostart=False).socket
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(0.8)
         try:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from skerry.client.settings import Endpoint
+from skerry.client.settings import ServerAddress
 from skerry.client.transports import unix
 from skerry.model.errors import Error, InvalidError, PermissionDeniedError, ServerUnavailableError, StartFailedError
 from skerry.model.text import printable
@@ -38,25 +38,25 @@ _FOLDER = re.compile(r"SKERRY_[A-Z]+(_[A-Z]+)*_DIR")
 _SETTINGS: Final = ("SKERRY_NETWORK_RANGE",)
 
 
-async def ensure(endpoint: Endpoint) -> None:
+async def ensure(address: ServerAddress) -> None:
     """Return when a server listens, started now if nobody else starts it; raises what keeps it from running."""
     if os.geteuid() != 0:
-        raise no_server(endpoint)
-    prepare_folder(endpoint.runtime_dir)
+        raise no_server(address)
+    prepare_folder(address.runtime_dir)
     deadline = time.monotonic() + START_TIMEOUT_S
-    with _lock_file(endpoint.runtime_dir / LOCK_NAME) as lock:
+    with _lock_file(address.runtime_dir / LOCK_NAME) as lock:
         while not _try_lock(lock):
-            if await _listens(endpoint.socket):
+            if await _listens(address.socket):
                 return
             if time.monotonic() > deadline:
                 raise ServerUnavailableError(
                     f"another program has been starting the local server for {START_TIMEOUT_S:.0f} s; "
-                    f"see {endpoint.runtime_dir / LOG_NAME}",
+                    f"see {address.runtime_dir / LOG_NAME}",
                     retry=False,
                 )
             await asyncio.sleep(_POLL_S)
-        if not await _listens(endpoint.socket):
-            await _start(endpoint, deadline)
+        if not await _listens(address.socket):
+            await _start(address, deadline)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -75,23 +75,23 @@ def prepare_folder(folder: Path) -> None:
         )
 
 
-def no_server(endpoint: Endpoint) -> Error:
+def no_server(address: ServerAddress) -> Error:
     """Return the error for a client that finds no server and may not start one."""
-    if not endpoint.autostart:
+    if not address.autostart:
         return ServerUnavailableError(
-            f"no server listens on {endpoint.socket}, and starting one is forbidden (SKERRY_AUTOSTART=0 or an address "
+            f"no server listens on {address.socket}, and starting one is forbidden (SKERRY_AUTOSTART=0 or an address "
             "was given); run `skerry server`, or allow the start"
         )
     return ServerUnavailableError(
-        f"no server listens on {endpoint.socket}, and only root can start it: run `sudo skerry server --group "
+        f"no server listens on {address.socket}, and only root can start it: run `sudo skerry server --group "
         f"{_group_name()}` in another terminal, or run this program as root"
     )
 
 
-def no_access(endpoint: Endpoint) -> Error:
+def no_access(address: ServerAddress) -> Error:
     """Return the error for a user whom the socket's permissions keep out."""
     return PermissionDeniedError(
-        f"you (uid {os.geteuid()}) may not use the server on {endpoint.socket}: run this program as root, or let root "
+        f"you (uid {os.geteuid()}) may not use the server on {address.socket}: run this program as root, or let root "
         f"run `skerry server --group {_group_name()}`, which gives that whole group access to all its sandboxes"
     )
 
@@ -119,15 +119,15 @@ def log_tail(log: Path, since: int) -> str:
     return "\n".join(f"  {printable(line)}" for line in lines[-LOG_LINES_SHOWN:]) or "  (it wrote nothing)"
 
 
-async def _start(endpoint: Endpoint, deadline: float) -> None:
-    log = endpoint.runtime_dir / LOG_NAME
+async def _start(address: ServerAddress, deadline: float) -> None:
+    log = address.runtime_dir / LOG_NAME
     begun = time.monotonic()
     with _open_log(log) as output:
         since = os.fstat(output).st_size
         process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once, and outlives this loop
             server_command(),
             cwd="/",
-            env=server_environment(os.environ) | {"SKERRY_RUNTIME_DIR": str(endpoint.runtime_dir)},
+            env=server_environment(os.environ) | {"SKERRY_RUNTIME_DIR": str(address.runtime_dir)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -136,7 +136,7 @@ async def _start(endpoint: Endpoint, deadline: float) -> None:
             umask=0o077,
         )
     _tell(f"starting the local server (pid {process.pid}, log {log})")
-    while not await _listens(endpoint.socket):
+    while not await _listens(address.socket):
         if process.poll() is not None:
             raise StartFailedError(
                 f"the local server ended with code {process.returncode} before it was ready; its last lines in {log}:\n"

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from skerry.client import loop as background
 from skerry.client.connection import Connection
-from skerry.client.settings import Endpoint, endpoint
+from skerry.client.settings import ServerAddress, server_address
 from skerry.model.ids import RandomIds
 
 T = TypeVar("T")
@@ -25,8 +25,8 @@ _default: Client | None = None
 class Client:
     """Which server is used. `skerry.connect()` makes one; without it there is one for the program."""
 
-    def __init__(self, where: Endpoint) -> None:
-        self.endpoint = where
+    def __init__(self, where: ServerAddress) -> None:
+        self.address = where
         self.ids = RandomIds()
         self.created: dict[str, None] = {}
         self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
@@ -39,7 +39,7 @@ class Client:
         loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
         if connection is None:
-            connection = self._connections[loop] = Connection(self.endpoint)
+            connection = self._connections[loop] = Connection(self.address)
             # asyncio.run closes the asynchronous generators that are open at its end: the one hook a loop has.
             self._keepers[loop] = keeper = self._keep(connection)
             await anext(keeper)
@@ -103,7 +103,7 @@ def connect(url: str | None = None, *, autostart: bool | None = None) -> Client:
 
     `autostart` says whether the local server may be started; unset, SKERRY_AUTOSTART decides.
     """
-    return Client(endpoint(url, autostart=autostart))
+    return Client(server_address(url, autostart=autostart))
 
 
 def resolve(client: Client | None) -> Client:

@@ -17,7 +17,7 @@ import msgspec
 
 from skerry.client import autostart
 from skerry.client._core import host_access, views
-from skerry.client.settings import Endpoint, HostSettings, host_access_wanted
+from skerry.client.settings import HostSettings, ServerAddress, host_access_wanted
 from skerry.client.transports import unix
 from skerry.client.transports.http import ConnectionLost, HttpConnection, Request
 from skerry.client.transports.socket import FrameSocket
@@ -41,8 +41,8 @@ def path(*parts: str) -> str:
 class Connection:
     """Belongs to the loop in which it is first used; `aclose` ends everything it owns."""
 
-    def __init__(self, endpoint: Endpoint, *, environ: dict[str, str] | None = None) -> None:
-        self.endpoint = endpoint
+    def __init__(self, address: ServerAddress, *, environ: dict[str, str] | None = None) -> None:
+        self.address = address
         self.ids = RandomIds()
         self._host = HostSettings(os.environ if environ is None else environ)
         self._idle: list[HttpConnection] = []
@@ -75,10 +75,10 @@ class Connection:
             await self.send_trust(settings, exc)
         return await self.call("POST", target, body=body, key=key)
 
-    def host_settings(self, wanted: bool | None) -> host_access.Settings:
-        return self._host.current() if host_access_wanted(wanted) else host_access.Settings()
+    def host_settings(self, wanted: bool | None) -> host_access.AccessSettings:
+        return self._host.current() if host_access_wanted(wanted) else host_access.AccessSettings()
 
-    async def send_trust(self, settings: host_access.Settings, asked: ConflictError) -> None:
+    async def send_trust(self, settings: host_access.AccessSettings, asked: ConflictError) -> None:
         """Send the certificates that `asked` asks for; raises it if it asks for something else."""
         digest = settings.digest
         if digest is None or asked.details.get("trust") != digest:
@@ -164,13 +164,13 @@ class Connection:
 
     async def _reach(self, connect: Callable[..., Coroutine[Any, Any, T]]) -> T:
         """Return what `connect` makes of the server's socket; starts a server where that is allowed."""
-        where = self.endpoint.socket
+        where = self.address.socket
         try:
             made = await connect(where)
         except (FileNotFoundError, ConnectionRefusedError):
-            if not self.endpoint.autostart:
+            if not self.address.autostart:
                 raise
-            await autostart.ensure(self.endpoint)
+            await autostart.ensure(self.address)
             made = await connect(where)
         self._connected_before = True
         return made
@@ -196,10 +196,10 @@ class Connection:
         if isinstance(exc, ServerUnavailableError):
             return exc if exc.details.get("retry", True) else None
         if isinstance(exc, PermissionError):
-            return autostart.no_access(self.endpoint)
+            return autostart.no_access(self.address)
         if isinstance(exc, (FileNotFoundError, ConnectionRefusedError)):
-            return autostart.no_server(self.endpoint)
-        return ServerUnavailableError(f"the server on {self.endpoint.socket} went away: {exc}; its log says why")
+            return autostart.no_server(self.address)
+        return ServerUnavailableError(f"the server on {self.address.socket} went away: {exc}; its log says why")
 
 
 def _request(method: str, target: str, body: object, query: dict[str, object] | None, key: str | None) -> Request:

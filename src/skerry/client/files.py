@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from skerry.client._core import views
-from skerry.client._core.streams import BULK_WINDOW, Inbox, Outbox
+from skerry.client._core.streams import BULK_WINDOW, Incoming, Outgoing
 from skerry.client.client import Client
 from skerry.client.pulse import Pulse
 from skerry.client.transports.http import ConnectionLost
@@ -37,15 +37,15 @@ class FileCall:
 
     def __init__(self, socket: FrameSocket, opening: native.Open) -> None:
         self._socket = socket
-        self._inbox = Inbox()
-        self._outbox = Outbox()
+        self._incoming = Incoming()
+        self._outgoing = Outgoing()
         self._results: list[bytes] = []
         self._error: Exception | None = None
         self._started: bytes | None = None
         self._writes = isinstance(opening, native.OpenWrite)
         self._pulse = Pulse()
         if isinstance(opening, native.OpenRead):
-            self._inbox.limit = opening.limit
+            self._incoming.limit = opening.limit
         self._stream = socket.open(self, native.encode(opening))
 
     async def __aenter__(self) -> FileCall:
@@ -68,37 +68,37 @@ class FileCall:
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the content until its end."""
         while True:
-            for chunk in self._inbox.take():
+            for chunk in self._incoming.take():
                 yield chunk
-            if self._inbox.ended:
+            if self._incoming.ended:
                 return
-            limit = self._inbox.grant(BULK_WINDOW)
+            limit = self._incoming.grant(BULK_WINDOW)
             if limit is not None:
-                self._socket.send_encoded(encode_credit(self._stream, STDOUT, self._inbox.received, limit))
-            if self._inbox.empty:
+                self._socket.send_encoded(encode_credit(self._stream, STDOUT, self._incoming.received, limit))
+            if self._incoming.empty:
                 await self._wait()
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send content, waiting while the other side takes none."""
         for start in range(0, len(data), PIECE_BYTES):
-            self._outbox.write(data[start : start + PIECE_BYTES])
+            self._outgoing.write(data[start : start + PIECE_BYTES])
             self._pump()
-            while self._outbox.pending > PIECE_BYTES:
+            while self._outgoing.pending > PIECE_BYTES:
                 await self._wait()
 
     def send_end(self) -> None:
-        self._outbox.close()
+        self._outgoing.close()
         self._pump()
 
     def on_frame(self, header: Header, payload: memoryview) -> None:
         kind = header.type
         if kind == FrameType.DATA:
             (offset,) = OFFSET.unpack_from(payload)
-            self._inbox.feed(offset, bytes(payload[OFFSET.size :]))
+            self._incoming.feed(offset, bytes(payload[OFFSET.size :]))
         elif kind == FrameType.END:
-            self._inbox.end(OFFSET.unpack(payload)[0])
+            self._incoming.end(OFFSET.unpack(payload)[0])
         elif kind == FrameType.CREDIT:
-            self._outbox.credit(*CREDIT.unpack(payload))
+            self._outgoing.credit(*CREDIT.unpack(payload))
             self._pump()
         elif kind == FrameType.STARTED:
             self._on_started(bytes(payload))
@@ -122,17 +122,17 @@ class FileCall:
     def _on_started(self, payload: bytes) -> None:
         self._started = payload
         if self._writes:
-            self._outbox.restart(0, native.decode(payload, native.WriteStarted).stdin_limit)
+            self._outgoing.restart(0, native.decode(payload, native.WriteStarted).stdin_limit)
             self._pump()
 
     def _pump(self) -> None:
         while self._socket.writable and not self._socket.closed:
-            piece = self._outbox.next_data()
+            piece = self._outgoing.next_data()
             if piece is None:
                 break
             offset, data = piece
             self._socket.send_encoded(encode_data_header(self._stream, STDIN, offset, len(data)), data)
-        end = self._outbox.next_end() if self._started is not None else None
+        end = self._outgoing.next_end() if self._started is not None else None
         if end is not None:
             self._socket.send_encoded(encode_end(self._stream, STDIN, end))
 

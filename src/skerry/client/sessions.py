@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from skerry.client._core import views
-from skerry.client._core.streams import Inbox, Outbox
+from skerry.client._core.streams import Incoming, Outgoing
 from skerry.client.client import Client
 from skerry.client.pulse import Pulse
 from skerry.client.transports.socket import FrameSocket
@@ -36,8 +36,8 @@ class ProcessSession:
     def __init__(self, client: Client, opening: native.OpenExec | native.OpenProcess) -> None:
         self._client = client
         self.exit: ProcessExit | None = None
-        self.inboxes = {STDOUT: Inbox(), STDERR: Inbox()}
-        self.outbox = Outbox() if opening.stdin in (True, "pipe") else None
+        self.incoming = {STDOUT: Incoming(), STDERR: Incoming()}
+        self.outgoing = Outgoing() if opening.stdin in (True, "pipe") else None
         self.sandbox = opening.sandbox
         self.process = opening.process
         self._opening = opening
@@ -50,8 +50,8 @@ class ProcessSession:
         self._attaching: asyncio.Task[None] | None = None
         self._pulse = Pulse()
         if isinstance(opening, native.OpenExec):
-            self.inboxes[STDOUT].ended = opening.stdout == "null"
-            self.inboxes[STDERR].ended = opening.stderr != "pipe"
+            self.incoming[STDOUT].ended = opening.stdout == "null"
+            self.incoming[STDERR].ended = opening.stderr != "pipe"
 
     # For whoever uses the process.
 
@@ -73,16 +73,16 @@ class ProcessSession:
 
     async def take(self, channel: int, window: int) -> list[bytes]:
         """Return what the channel carried since the last call, waiting for it; nothing at its end."""
-        inbox = self.inboxes[channel]
+        incoming = self.incoming[channel]
         self._reading += 1
         try:
-            while inbox.empty and not inbox.ended:
+            while incoming.empty and not incoming.ended:
                 self._raise_error()
                 await self._attach()
                 self._grant(channel, window)
-                if inbox.empty and not inbox.ended and self._error is None:
+                if incoming.empty and not incoming.ended and self._error is None:
                     await self._pulse.wait()
-            chunks = inbox.take()
+            chunks = incoming.take()
             self._grant(channel, window)
             return chunks
         finally:
@@ -101,12 +101,12 @@ class ProcessSession:
 
     async def drain(self) -> None:
         """Return once everything written is with the server, which takes little ahead of the process."""
-        outbox = self._stdin()
-        while not outbox.flushed and self.exit is None:
+        outgoing = self._stdin()
+        while not outgoing.flushed and self.exit is None:
             self._raise_error()
             await self._attach()
             self._send_stdin()
-            if not outbox.flushed and self.exit is None and self._error is None:
+            if not outgoing.flushed and self.exit is None and self._error is None:
                 await self._pulse.wait()
 
     def abandon(self) -> None:
@@ -120,9 +120,9 @@ class ProcessSession:
         kind = header.type
         if kind == FrameType.DATA:
             (offset,) = OFFSET.unpack_from(payload)
-            self.inboxes[header.flags].feed(offset, bytes(payload[OFFSET.size :]))
+            self.incoming[header.flags].feed(offset, bytes(payload[OFFSET.size :]))
         elif kind == FrameType.END:
-            self.inboxes[header.flags].end(OFFSET.unpack(payload)[0])
+            self.incoming[header.flags].end(OFFSET.unpack(payload)[0])
         elif kind == FrameType.CREDIT:
             self._on_credit(*CREDIT.unpack(payload))
         elif kind == FrameType.STARTED:
@@ -174,39 +174,39 @@ class ProcessSession:
         """Return how the process is opened now: as asked at first, from the next byte on later."""
         if not self._started and isinstance(self._opening, native.OpenExec):
             return self._opening
-        out, err = self.inboxes[STDOUT].reopen(), self.inboxes[STDERR].reopen()
+        out, err = self.incoming[STDOUT].reopen(), self.incoming[STDERR].reopen()
         return native.OpenProcess(
             sandbox=self.sandbox,
             process=self.process,
             offsets=(out[0], err[0]),
             limits=(out[1], err[1]),
-            stdin=self.outbox is not None and self.exit is None,
+            stdin=self.outgoing is not None and self.exit is None,
         )
 
     def _on_started(self, told: native.ProcessStarted) -> None:
         self._started = True
         self.process = told.process
-        if self.outbox is not None:
-            self.outbox.restart(told.stdin, told.stdin_limit)
+        if self.outgoing is not None:
+            self.outgoing.restart(told.stdin, told.stdin_limit)
             self._send_stdin()
 
     def _on_credit(self, acknowledged: int, limit: int) -> None:
-        if self.outbox is not None:
-            self.outbox.credit(acknowledged, limit)
+        if self.outgoing is not None:
+            self.outgoing.credit(acknowledged, limit)
             self._send_stdin()
 
     def _grant(self, channel: int, window: int) -> None:
-        inbox = self.inboxes[channel]
+        incoming = self.incoming[channel]
         if self._socket is None or self._stream is None or not self._started:
             return
-        limit = inbox.grant(window)
+        limit = incoming.grant(window)
         if limit is not None:
-            self._socket.send_encoded(encode_credit(self._stream, channel, inbox.received, limit))
+            self._socket.send_encoded(encode_credit(self._stream, channel, incoming.received, limit))
 
-    def _stdin(self) -> Outbox:
-        if self.outbox is None:
+    def _stdin(self) -> Outgoing:
+        if self.outgoing is None:
             raise InternalError(f"process {self.process} was opened without stdin")
-        return self.outbox
+        return self.outgoing
 
     def _want_stdin(self) -> None:
         if self._stream is None and self._error is None and self.exit is None:
@@ -214,16 +214,16 @@ class ProcessSession:
         self._send_stdin()
 
     def _send_stdin(self) -> None:
-        socket, stream, outbox = self._socket, self._stream, self.outbox
-        if socket is None or stream is None or outbox is None or not self._started or self.exit is not None:
+        socket, stream, outgoing = self._socket, self._stream, self.outgoing
+        if socket is None or stream is None or outgoing is None or not self._started or self.exit is not None:
             return
         while socket.writable and not socket.closed:
-            piece = outbox.next_data()
+            piece = outgoing.next_data()
             if piece is None:
                 break
             offset, data = piece
             socket.send_encoded(encode_data_header(stream, STDIN, offset, len(data)), data)
-        end = outbox.next_end()
+        end = outgoing.next_end()
         if end is not None:
             socket.send_encoded(encode_end(stream, STDIN, end))
 
@@ -238,12 +238,12 @@ class ProcessSession:
         """
         if self._stream is None or self._socket is None or self.exit is None or self._reading:
             return
-        open_channels = [inbox for inbox in self.inboxes.values() if not inbox.ended]
-        if self._abandoned or not any(inbox.limit for inbox in open_channels):
+        open_channels = [incoming for incoming in self.incoming.values() if not incoming.ended]
+        if self._abandoned or not any(incoming.limit for incoming in open_channels):
             self._socket.close_stream(self._stream)
             self._socket = self._stream = None
-            for inbox in open_channels:
-                inbox.retract()
+            for incoming in open_channels:
+                incoming.retract()
 
     def _fail(self, error: Error) -> None:
         self._error = error

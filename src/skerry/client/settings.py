@@ -20,7 +20,7 @@ _OFF: Final = ("0", "no", "false", "off")
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ServerAddress:
     """A server's unix socket. `autostart` tells whether this client may start the server when there is none."""
 
     socket: Path
@@ -31,18 +31,18 @@ class Endpoint:
         return self.socket.parent
 
 
-def endpoint(url: str | None = None, *, autostart: bool | None = None) -> Endpoint:
+def server_address(url: str | None = None, *, autostart: bool | None = None) -> ServerAddress:
     """Return the server that `url`, or else SKERRY_URL, or else the runtime folder names."""
     url = url or os.environ.get("SKERRY_URL") or None
     if url is None:
         local = Path(os.environ.get("SKERRY_RUNTIME_DIR") or RUNTIME_DIR) / SOCKET_NAME
         allowed = not _is_off("SKERRY_AUTOSTART") if autostart is None else autostart
-        return Endpoint(local, autostart=allowed)
+        return ServerAddress(local, autostart=allowed)
     if url.startswith("unix://"):
         path = Path(url.removeprefix("unix://"))
         if not path.is_absolute():
             raise InvalidError(f"SKERRY_URL={url!r}: give an absolute path, such as unix://{RUNTIME_DIR}/{SOCKET_NAME}")
-        return Endpoint(path, autostart=False)
+        return ServerAddress(path, autostart=False)
     if url.startswith(("https://", "http://")):
         raise UnimplementedError(
             f"SKERRY_URL={url!r}: servers on other machines are not there yet; "
@@ -68,9 +68,9 @@ class HostSettings:
         self._environ = environ
         self._told: set[str] = set()
         self._key: object = None
-        self._settings = host_access.Settings()
+        self._settings = host_access.AccessSettings()
 
-    def current(self) -> host_access.Settings:
+    def current(self) -> host_access.AccessSettings:
         files = [*pip_files(self._environ), *_bundle_paths(self._environ)]
         names = host_access.INDEX_VARIABLES + host_access.PROXY_VARIABLES + host_access.BUNDLE_VARIABLES
         key = ([_stamp(path) for path in files], [self._environ.get(name) for name in names])
@@ -78,7 +78,7 @@ class HostSettings:
             self._key, self._settings = key, self._collect()
         return self._settings
 
-    def _collect(self) -> host_access.Settings:
+    def _collect(self) -> host_access.AccessSettings:
         texts = [(_read(path) or b"").decode("utf-8", "replace") for path in pip_files(self._environ)]
         pip = host_access.parse_pip_options([text for text in texts if text])
         settings = host_access.collect(self._environ, pip, _read)

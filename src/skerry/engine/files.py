@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from skerry.engine.interfaces import FileReading
-from skerry.engine.interfaces import Files as NodeFiles
+from skerry.engine.interfaces import FileReading, NodeFiles
 from skerry.engine.sandboxes import Sandboxes
 from skerry.model import limits
 from skerry.model.errors import InvalidError, SandboxFilesystemFileTooLargeError

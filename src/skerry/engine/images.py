@@ -20,7 +20,7 @@ from pathlib import Path
 from skerry.engine.interfaces import (
     Bases,
     BuildEvent,
-    BuildLog,
+    BuildOutput,
     BuildStep,
     Clock,
     ImageFiles,
@@ -78,7 +78,7 @@ class _Build:
 
 
 def _weight(event: BuildEvent) -> int:
-    return 100 + (len(event.text) if isinstance(event, BuildLog) else len(event.title))
+    return 100 + (len(event.text) if isinstance(event, BuildOutput) else len(event.title))
 
 
 class BuiltImages:
@@ -195,7 +195,7 @@ class BuiltImages:
         loop = asyncio.get_running_loop()
 
         def progress(line: str) -> None:
-            loop.call_soon_threadsafe(self._tell, order.key, BuildLog(text=f"{printable(line)}\n"))
+            loop.call_soon_threadsafe(self._tell, order.key, BuildOutput(text=f"{printable(line)}\n"))
 
         with self._files.draft() as draft:
             config = await self._bases.make(order.definition.python_version, draft, progress)
@@ -241,7 +241,7 @@ class BuiltImages:
         if paths:
             shown = ", ".join(paths[:LEFT_OUT_SHOWN]) + (", …" if len(paths) > LEFT_OUT_SHOWN else "")
             text = f"skerry: left out, since an image holds no devices: {shown}; make them when a sandbox has started"
-            self._tell(order.key, BuildLog(text=f"{text}\n"))
+            self._tell(order.key, BuildOutput(text=f"{text}\n"))
 
     async def _command(
         self, order: _Order, node: NodeHandle, sandbox: SandboxId, step: ImageStep, argv: tuple[str, ...]
@@ -264,7 +264,7 @@ class BuiltImages:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         async for _, chunk in process.output(1).follow(0):
             text = printable(decoder.decode(bytes(chunk)), keep="\n\t\r")
-            self._tell(order.key, BuildLog(text=text))
+            self._tell(order.key, BuildOutput(text=text))
             tail.add(text)
 
 

@@ -87,7 +87,7 @@ class FileReading(Protocol):
     async def close(self) -> None: ...
 
 
-class Files(Protocol):
+class NodeFiles(Protocol):
     """The files of one running sandbox. Errors are those of `SandboxFilesystemError`."""
 
     async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> FileReading: ...
@@ -137,7 +137,7 @@ class NodeHandle(Protocol):
 
     def processes(self, sandbox: SandboxId) -> Sequence[ProcessHandle]: ...
 
-    def files(self, sandbox: SandboxId) -> Files:
+    def files(self, sandbox: SandboxId) -> NodeFiles:
         """Raises NotFoundError or SandboxEndedError."""
 
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded: ...
@@ -174,13 +174,13 @@ class BuildStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildLog:
+class BuildOutput:
     """What a build printed: bytes of a guest, as text with replacements."""
 
     text: str
 
 
-BuildEvent = BuildStep | BuildLog
+BuildEvent = BuildStep | BuildOutput
 
 
 class Images(Protocol):

@@ -26,7 +26,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class EndedSandbox:
     """One ended sandbox, as the decision sees it."""
 
     id: SandboxId
@@ -34,7 +34,7 @@ class Kept:
     output_bytes: int
 
 
-def expired(kept: Iterable[Kept], *, now: float, bounds: Bounds) -> list[SandboxId]:
+def expired(kept: Iterable[EndedSandbox], *, now: float, bounds: Bounds) -> list[SandboxId]:
     """Return the sandboxes to forget: too old, or beyond the newest that fit into the bounds."""
     rows = size = 0
     goes: list[SandboxId] = []
@@ -68,7 +68,7 @@ class Retention:
     async def sweep(self) -> None:
         """Forget what is beyond the bounds."""
         rows = self._store.ended_sandboxes()
-        kept = [Kept(id=row.id, ended_at=row.ended_at, output_bytes=self._size(row)) for row in rows]
+        kept = [EndedSandbox(id=row.id, ended_at=row.ended_at, output_bytes=self._size(row)) for row in rows]
         goes = set(expired(kept, now=self._clock.now(), bounds=self._bounds))
         for row in rows:
             if row.id in goes:

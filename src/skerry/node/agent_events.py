@@ -42,7 +42,7 @@ class StdinGranted(NamedTuple):
     stream: int
 
 
-class ProcessEnded(NamedTuple):
+class ExitTold(NamedTuple):
     stream: int
     exit: Exit
     last: bool
@@ -65,7 +65,7 @@ Event = (
     | ContentCame
     | ChannelEnded
     | StdinGranted
-    | ProcessEnded
+    | ExitTold
     | OperationFailed
     | OperationDone
 )

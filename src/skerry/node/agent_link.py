@@ -19,10 +19,10 @@ from skerry.node.agent_events import (
     ChannelEnded,
     ContentCame,
     Event,
+    ExitTold,
     OperationDone,
     OperationFailed,
     PongCame,
-    ProcessEnded,
     ReadyTold,
     StartedTold,
     StdinGranted,
@@ -248,7 +248,7 @@ class AgentLink:
     def _on_granted(self, event: StdinGranted) -> None:
         self._streams[event.stream].on_granted()
 
-    def _on_exit(self, event: ProcessEnded) -> None:
+    def _on_exit(self, event: ExitTold) -> None:
         self._streams[event.stream].on_exit(event.exit)
         if event.last:
             self._end_process(event.stream)
@@ -325,7 +325,7 @@ _HANDLERS: Final[dict[type, Callable[[AgentLink, Any], None]]] = {
     StartedTold: AgentLink._on_started,
     ChannelEnded: AgentLink._on_ended,
     StdinGranted: AgentLink._on_granted,
-    ProcessEnded: AgentLink._on_exit,
+    ExitTold: AgentLink._on_exit,
     OperationFailed: AgentLink._on_error,
     OperationDone: AgentLink._on_result,
 }

@@ -30,7 +30,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True)
-class Found:
+class MountedCgroups:
     """The control groups that are mounted: the folder of each version 1 controller, and of version 2 with its list."""
 
     v1: Mapping[str, Path]
@@ -60,7 +60,7 @@ def detect(name: str, *, mountinfo: Path = Path("/proc/self/mountinfo")) -> Cgro
     )
 
 
-def look(mountinfo: Path) -> Found:
+def look(mountinfo: Path) -> MountedCgroups:
     """Return what is mounted, from the kernel's own list."""
     v1: dict[str, Path] = {}
     v2: Path | None = None
@@ -72,7 +72,7 @@ def look(mountinfo: Path) -> Found:
             v1 |= {option: mounted for option in options.split(" ")[-1].split(",") if option in CONTROLLERS}
         elif kind == "cgroup2" and v2 is None:
             v2 = mounted
-    return Found(v1, v2, _v2_controllers(v2))
+    return MountedCgroups(v1, v2, _v2_controllers(v2))
 
 
 def _v2_controllers(mounted: Path | None) -> Collection[str]:
@@ -84,7 +84,7 @@ def _v2_controllers(mounted: Path | None) -> Collection[str]:
         return ()
 
 
-def _advice(found: Found, missing: Sequence[str]) -> str:
+def _advice(found: MountedCgroups, missing: Sequence[str]) -> str:
     if found.v2 is not None and any(controller in found.v2_controllers for controller in missing):
         return "version 2 is not supported yet: boot with systemd.unified_cgroup_hierarchy=0"
     return f"enable them in the kernel, and mount them with `mount -t cgroup -o {missing[0]} ...` where they are off"
@@ -93,7 +93,7 @@ def _advice(found: Found, missing: Sequence[str]) -> str:
 class CgroupsV1:
     """Version 1: a folder for each sandbox in the hierarchy of each controller. Matches `Cgroups`."""
 
-    def __init__(self, found: Found, name: str) -> None:
+    def __init__(self, found: MountedCgroups, name: str) -> None:
         self.found = found
         self._parents = {controller: found.v1[controller] / name for controller in CONTROLLERS}
 

@@ -12,7 +12,7 @@ from skerry.model.sandboxes import FileEntry
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import AgentStream, LinkLost, StreamError
 from skerry.node.failures import file_error
-from skerry.node.sinks import Inbox
+from skerry.node.sinks import ReaderSink
 from skerry.wire.frames import ProtocolViolation
 from skerry.wire.messages import (
     Entry,
@@ -41,7 +41,7 @@ class Session(Protocol):
 
 
 class SandboxFiles:
-    """Matches the engine's `Files`."""
+    """Matches the engine's `NodeFiles`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -49,13 +49,13 @@ class SandboxFiles:
 
     async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> Reading:
         """Return the file once it is open. Its content is the caller's to read or to `close`."""
-        inbox = Inbox()
-        stream = self._link().open(OpenRead(path=_raw(path), offset=offset, length=length), sink=inbox)
+        sink = ReaderSink()
+        stream = self._link().open(OpenRead(path=_raw(path), offset=offset, length=length), sink=sink)
         with self._errors(path, stream):
             started = await stream.started()
         rest = max(0, (started.size or 0) - offset)
         size = rest if length is None else min(rest, length)
-        return Reading(size=size, path=path, stream=stream, inbox=inbox, files=self)
+        return Reading(size=size, path=path, stream=stream, sink=sink, files=self)
 
     async def write(
         self,
@@ -82,11 +82,11 @@ class SandboxFiles:
 
     async def list(self, path: str) -> AsyncIterator[FileEntry]:
         """Yield the entries of a directory, in the agent's order."""
-        inbox, reader = Inbox(), EntryReader()
-        stream = self._link().open(OpenList(path=_raw(path)), sink=inbox)
+        sink, reader = ReaderSink(), EntryReader()
+        stream = self._link().open(OpenList(path=_raw(path)), sink=sink)
         with self._errors(path, stream):
             await stream.started()
-            async for content in inbox:
+            async for content in sink:
                 for entry in reader.feed(content):
                     yield file_entry(entry, posixpath.join(path, _text(entry.name)))
             reader.end()
@@ -120,12 +120,12 @@ class Reading:
     size: int
     path: str
     stream: AgentStream
-    inbox: Inbox
+    sink: ReaderSink
     files: SandboxFiles
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         with self.files._errors(self.path, self.stream):
-            async for content in self.inbox:
+            async for content in self.sink:
                 yield content
             await self.stream.result()
 

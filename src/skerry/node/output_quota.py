@@ -68,7 +68,7 @@ def _to_drop(missing: int, droppable: int, batch: int) -> int:
     return min(droppable, max(missing, batch)) if missing > 0 else 0
 
 
-class Kept(Protocol):
+class KeptOutput(Protocol):
     """The output of one process, as its sandbox's quota sees it."""
 
     def droppable(self) -> int: ...
@@ -145,16 +145,16 @@ class SandboxQuota:
 
     def __init__(self, node: NodeQuota, *, limit: int) -> None:
         self._node = node
-        self._outputs: dict[Kept, None] = {}
-        self._waiting: dict[Kept, None] = {}
+        self._outputs: dict[KeptOutput, None] = {}
+        self._waiting: dict[KeptOutput, None] = {}
         self._closed = False
         self.limit = limit
         self.used = 0
 
-    def add(self, output: Kept) -> None:
+    def add(self, output: KeptOutput) -> None:
         self._outputs[output] = None
 
-    def remove(self, output: Kept) -> None:
+    def remove(self, output: KeptOutput) -> None:
         """Let the output of a process go, once it counts nothing any more."""
         self._outputs.pop(output, None)
         self._waiting.pop(output, None)
@@ -182,7 +182,7 @@ class SandboxQuota:
                 return
             size -= output.drop(size)
 
-    def wait(self, output: Kept) -> None:
+    def wait(self, output: KeptOutput) -> None:
         """Have an output rechecked when there may be room again."""
         self._waiting[output] = None
         self._node.watch()

@@ -55,7 +55,7 @@ class Discard:
     def on_room(self, _wake: Callable[[int], None]) -> None: ...
 
 
-class Inbox:
+class ReaderSink:
     """Hands the content of one channel to one reader, and holds at most a window of it.
 
     What is handed out counts as stored, so a reader that stops holds the sender back.

@@ -16,10 +16,10 @@ from skerry.node.agent_events import (
     ChannelEnded,
     ContentCame,
     Event,
+    ExitTold,
     OperationDone,
     OperationFailed,
     PongCame,
-    ProcessEnded,
     ReadyTold,
     Result,
     StartedTold,
@@ -316,7 +316,7 @@ class Streams:
             raise ProtocolViolation("unexpected_frame", f"EXIT for stream {number} ({stream.op})")
         told = decode(payload, Exit)
         stream.exited = True
-        return ProcessEnded(number, told, self.drop_if_over(number))
+        return ExitTold(number, told, self.drop_if_over(number))
 
     def _on_error(self, number: int, stream: _Stream, _flags: int, payload: memoryview) -> Event:
         if stream.started and stream.op == "exec":

@@ -43,7 +43,7 @@ def _answer(kind: int, payload: bytes) -> bytes:
 
 
 @dataclass
-class FakeSandbox:
+class FakeSentry:
     """What a machine knows of one sandbox, whatever becomes of the node."""
 
     pid: int
@@ -78,7 +78,7 @@ class FakeSandbox:
 class FakeMachine:
     """The machine that outlives a node: give it to a second backend to see what that one finds."""
 
-    sandboxes: dict[SandboxId, FakeSandbox] = field(default_factory=dict)
+    sandboxes: dict[SandboxId, FakeSentry] = field(default_factory=dict)
 
     def new_pid(self) -> int:
         return FIRST_PID + len(self.sandboxes)
@@ -170,7 +170,7 @@ class FakeBackend:
             raise failure
         if spec.sandbox in self.machine.sandboxes:
             raise StartFailedError(f"{spec.sandbox} at boot: there is one already", stage="boot")
-        self.machine.sandboxes[spec.sandbox] = FakeSandbox(self.machine.new_pid(), self._agent)
+        self.machine.sandboxes[spec.sandbox] = FakeSentry(self.machine.new_pid(), self._agent)
         return FakeMember(self.machine, spec.sandbox)
 
     async def adopt(self, record: MemberRecord) -> FakeMember | None:

@@ -38,7 +38,7 @@ class MemoryReading:
 
 
 class MemoryFiles:
-    """Matches the engine's `Files`; `contents` maps paths to bytes, `directories` holds the others."""
+    """Matches the engine's `NodeFiles`; `contents` maps paths to bytes, `directories` holds the others."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from skerry.engine.interfaces import BuildEvent, BuildLog, BuildStep, Clock, RootImage
+from skerry.engine.interfaces import BuildEvent, BuildOutput, BuildStep, Clock, RootImage
 from skerry.model.errors import ImageBuildError, NotFoundError
 from skerry.model.ids import IMAGE, Ids, ImageId
 from skerry.model.sandboxes import ImageView
@@ -36,7 +36,7 @@ class MemoryImages:
         for index, step in enumerate(definition.steps, start=1):
             title = f"{step.kind.value} {' '.join(step.arguments)}"
             on_event(BuildStep(index=index, count=len(definition.steps), title=title))
-            on_event(BuildLog(text=f"+ {' '.join(step.arguments)}\n"))
+            on_event(BuildOutput(text=f"+ {' '.join(step.arguments)}\n"))
             if step.arguments == (FAILING_STEP,):
                 raise ImageBuildError(f"step {index} of {len(definition.steps)} failed: {title}", step=index)
         return self._keep(definition)

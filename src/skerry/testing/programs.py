@@ -11,7 +11,7 @@ from skerry.model.specs import ExecSpec
 CHUNK = 64 << 10
 
 
-class Streams(Protocol):
+class RunningProgram(Protocol):
     """What a program sees."""
 
     spec: ExecSpec
@@ -28,15 +28,15 @@ class Streams(Protocol):
     def file(self, path: str) -> bytes | None: ...
 
 
-Program = Callable[[Streams], Awaitable[int]]
+Program = Callable[[RunningProgram], Awaitable[int]]
 
 
-async def echo(process: Streams) -> int:
+async def echo(process: RunningProgram) -> int:
     await process.write(" ".join(process.spec.argv[1:]).encode("utf-8", "surrogateescape") + b"\n")
     return 0
 
 
-async def cat(process: Streams) -> int:
+async def cat(process: RunningProgram) -> int:
     for path in process.spec.argv[1:]:
         content = process.file(path)
         if content is None:
@@ -49,16 +49,16 @@ async def cat(process: Streams) -> int:
     return 0
 
 
-async def sleep(process: Streams) -> int:
+async def sleep(process: RunningProgram) -> int:
     await process.sleep(float(process.spec.argv[1]))
     return 0
 
 
-async def exit_with(process: Streams) -> int:
+async def exit_with(process: RunningProgram) -> int:
     return int(process.spec.argv[1])
 
 
-async def spew(process: Streams) -> int:
+async def spew(process: RunningProgram) -> int:
     """Write as many bytes as the argument says: 0, 1, … 255 again and again."""
     left = int(process.spec.argv[1])
     channel = int(process.spec.argv[2]) if len(process.spec.argv) > 2 else 1
@@ -70,30 +70,30 @@ async def spew(process: Streams) -> int:
     return 0
 
 
-async def warn(process: Streams) -> int:
+async def warn(process: RunningProgram) -> int:
     await process.write(" ".join(process.spec.argv[1:]).encode() + b"\n", 2)
     return 0
 
 
-async def env(process: Streams) -> int:
+async def env(process: RunningProgram) -> int:
     await process.write("".join(f"{key}={value}\n" for key, value in sorted(process.env.items())).encode())
     return 0
 
 
-async def pwd(process: Streams) -> int:
+async def pwd(process: RunningProgram) -> int:
     await process.write(process.workdir.encode() + b"\n")
     return 0
 
 
-async def true(process: Streams) -> int:
+async def true(process: RunningProgram) -> int:
     return 0
 
 
-async def false(process: Streams) -> int:
+async def false(process: RunningProgram) -> int:
     return 1
 
 
-async def not_found(process: Streams) -> int:
+async def not_found(process: RunningProgram) -> int:
     await process.write(f"{shlex.quote(process.spec.argv[0])}: not found\n".encode(), 2)
     return 127
 

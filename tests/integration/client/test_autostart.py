@@ -19,7 +19,7 @@ import pytest
 from skerry import aio
 from skerry.client import autostart
 from skerry.client.client import Client
-from skerry.client.settings import Endpoint
+from skerry.client.settings import ServerAddress
 from skerry.client.transports import unix
 from skerry.exception import InvalidError, PermissionDeniedError, ServerUnavailableError, StartFailedError
 
@@ -36,8 +36,8 @@ class Starts:
     file: Path
 
     @property
-    def endpoint(self) -> Endpoint:
-        return Endpoint(self.folder / "v1.sock", autostart=True)
+    def address(self) -> ServerAddress:
+        return ServerAddress(self.folder / "v1.sock", autostart=True)
 
     @property
     def notes(self) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
 
 @needs_root
 async def test_the_first_call_starts_the_server(starts: Starts, capfd: pytest.CaptureFixture[str]) -> None:
-    async with Client(starts.endpoint) as client:
+    async with Client(starts.address) as client:
         sandbox = await aio.Sandbox.create("echo", "hello", client=client)
         assert await sandbox.stdout.read() == "hello\n"
     told = capfd.readouterr()
@@ -79,7 +79,7 @@ async def test_nothing_of_the_caller_but_its_settings_reaches_the_server(
     monkeypatch.chdir(tmp_path)
     with (tmp_path / "open").open("w") as file:
         os.set_inheritable(file.fileno(), True)
-        await autostart.ensure(starts.endpoint)
+        await autostart.ensure(starts.address)
     (note,) = starts.notes
     assert note["environ"] == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -100,15 +100,15 @@ def test_the_server_is_run_isolated() -> None:
 
 @needs_root
 async def test_of_many_starters_one_starts(starts: Starts) -> None:
-    await asyncio.gather(*(autostart.ensure(starts.endpoint) for _ in range(10)))
+    await asyncio.gather(*(autostart.ensure(starts.address) for _ in range(10)))
     assert len(starts.notes) == 1
-    await autostart.ensure(starts.endpoint)
+    await autostart.ensure(starts.address)
     assert len(starts.notes) == 1
 
 
 @needs_root
 async def test_a_server_that_was_killed_is_started_again(starts: Starts) -> None:
-    async with Client(starts.endpoint) as client:
+    async with Client(starts.address) as client:
         await aio.Sandbox.create(client=client)
         os.kill(starts.notes[0]["pid"], signal.SIGKILL)
         sandbox = await aio.Sandbox.create("echo", "again", client=client)
@@ -121,7 +121,7 @@ async def test_a_start_that_crashes_shows_the_last_lines(starts: Starts, monkeyp
     command = [*autostart.server_command(), "crash"]
     monkeypatch.setattr(autostart, "server_command", lambda: command)
     with pytest.raises(StartFailedError) as caught:
-        await autostart.ensure(starts.endpoint)
+        await autostart.ensure(starts.address)
     told = str(caught.value)
     assert "ended with code 1" in told
     assert "line 99" in told
@@ -131,7 +131,7 @@ async def test_a_start_that_crashes_shows_the_last_lines(starts: Starts, monkeyp
 
 
 async def test_a_forbidden_start_says_who_forbade_it(starts: Starts) -> None:
-    client = Client(Endpoint(starts.folder / "v1.sock", autostart=False))
+    client = Client(ServerAddress(starts.folder / "v1.sock", autostart=False))
     with pytest.raises(ServerUnavailableError, match="SKERRY_AUTOSTART=0"):
         await aio.Sandbox.create(client=client)
     assert starts.notes == []
@@ -140,7 +140,7 @@ async def test_a_forbidden_start_says_who_forbade_it(starts: Starts) -> None:
 async def test_who_is_not_root_is_told_what_root_has_to_do(starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ServerUnavailableError, match=r"only root can start it: run `sudo skerry server --group"):
-        await aio.Sandbox.create(client=Client(starts.endpoint))
+        await aio.Sandbox.create(client=Client(starts.address))
     assert starts.notes == []
 
 
@@ -198,6 +198,6 @@ async def test_a_server_of_another_user_is_refused(foreign_server: Path, monkeyp
     with pytest.raises(PermissionDeniedError, match="uid 65534, neither root nor you"):
         await unix.connect(foreign_server, asyncio.Protocol)
     with pytest.raises(PermissionDeniedError, match="uid 65534"):
-        await aio.Sandbox.create(client=Client(Endpoint(foreign_server)))
+        await aio.Sandbox.create(client=Client(ServerAddress(foreign_server)))
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     await unix.connect(foreign_server, asyncio.Protocol)

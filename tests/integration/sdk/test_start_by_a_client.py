@@ -18,7 +18,7 @@ from realserver import CHECKOUT, Server, wait_for
 
 import skerry
 from skerry import Client, Sandbox
-from skerry.client.settings import Endpoint
+from skerry.client.settings import ServerAddress
 
 PROGRAM = """
 import skerry
@@ -71,7 +71,7 @@ def client(autostarted: Autostarted, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """A client that may start the server, with its settings in the environment, as a user's program has them."""
     monkeypatch.setenv("SKERRY_DATA_DIR", str(autostarted.server.data))
     monkeypatch.setenv("SKERRY_NETWORK_RANGE", RANGE)
-    with Client(Endpoint(autostarted.server.settings.socket, autostart=True)) as made:
+    with Client(ServerAddress(autostarted.server.settings.socket, autostart=True)) as made:
         yield made
 
 

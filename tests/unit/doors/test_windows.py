@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.doors.native.windows import Inbox, SendWindow
+from skerry.doors.native.windows import ReceiveWindow, SendWindow
 from skerry.wire.frames import SENT_DATA, ProtocolViolation
 from skerry.wire.native import STDIN_WINDOW, WINDOW
 
@@ -132,52 +132,52 @@ def test_credit_never_runs_dry_and_never_exceeds_the_clients_window(size: int, a
 
 
 async def test_many_small_frames_become_few_chunks() -> None:
-    inbox = Inbox()
+    window = ReceiveWindow()
     for offset in range(1000):
-        inbox.put(offset, memoryview(b"x"))
-    assert await inbox.take() == b"x" * 1000
-    assert inbox.taken == 1000
+        window.put(offset, memoryview(b"x"))
+    assert await window.take() == b"x" * 1000
+    assert window.taken == 1000
 
 
 async def test_a_chunk_has_at_most_the_size_of_a_frame() -> None:
-    inbox = Inbox()
-    inbox.put(0, memoryview(b"x" * SENT_DATA))
-    inbox.put(SENT_DATA, memoryview(b"y"))
-    assert len(await inbox.take() or b"") == SENT_DATA
-    assert await inbox.take() == b"y"
+    window = ReceiveWindow()
+    window.put(0, memoryview(b"x" * SENT_DATA))
+    window.put(SENT_DATA, memoryview(b"y"))
+    assert len(await window.take() or b"") == SENT_DATA
+    assert await window.take() == b"y"
 
 
 async def test_the_end_comes_after_the_bytes() -> None:
-    inbox = Inbox(offset=5)
-    inbox.put(5, memoryview(b"ab"))
-    inbox.finish(7)
-    assert await inbox.take() == b"ab"
-    assert await inbox.take() is None
+    window = ReceiveWindow(offset=5)
+    window.put(5, memoryview(b"ab"))
+    window.finish(7)
+    assert await window.take() == b"ab"
+    assert await window.take() is None
 
 
 def test_each_wrong_offset_breaks_its_rule() -> None:
-    inbox = Inbox(offset=5)
-    assert rule(inbox.put, 4, memoryview(b"x")) == "offset_jumped"
-    assert rule(inbox.put, 6, memoryview(b"x")) == "offset_jumped"
-    assert rule(inbox.finish, 6) == "offset_jumped"
-    inbox.finish(5)
-    assert rule(inbox.put, 5, memoryview(b"x")) == "channel_ended"
-    assert rule(inbox.finish, 5) == "channel_ended"
+    window = ReceiveWindow(offset=5)
+    assert rule(window.put, 4, memoryview(b"x")) == "offset_jumped"
+    assert rule(window.put, 6, memoryview(b"x")) == "offset_jumped"
+    assert rule(window.finish, 6) == "offset_jumped"
+    window.finish(5)
+    assert rule(window.put, 5, memoryview(b"x")) == "channel_ended"
+    assert rule(window.finish, 5) == "channel_ended"
 
 
 def test_bytes_up_to_the_limit_are_taken_and_one_more_breaks_a_rule() -> None:
-    inbox = Inbox(limit=3)
-    inbox.put(0, memoryview(b"abc"))
-    assert rule(inbox.put, 3, memoryview(b"d")) == "over_credit"
+    window = ReceiveWindow(limit=3)
+    window.put(0, memoryview(b"abc"))
+    assert rule(window.put, 3, memoryview(b"d")) == "over_credit"
 
 
 async def test_credit_is_worth_a_frame_when_a_quarter_is_used_or_nothing_waits() -> None:
-    inbox = Inbox()
-    inbox.put(0, memoryview(b"x" * SENT_DATA))
-    inbox.put(SENT_DATA, memoryview(b"y"))
-    await inbox.take()
-    assert not inbox.extend(10)
-    assert inbox.extend(STDIN_WINDOW // 4)
-    assert inbox.limit == STDIN_WINDOW // 4 + STDIN_WINDOW
-    await inbox.take()
-    assert inbox.extend(STDIN_WINDOW // 4 + 1)
+    window = ReceiveWindow()
+    window.put(0, memoryview(b"x" * SENT_DATA))
+    window.put(SENT_DATA, memoryview(b"y"))
+    await window.take()
+    assert not window.extend(10)
+    assert window.extend(STDIN_WINDOW // 4)
+    assert window.limit == STDIN_WINDOW // 4 + STDIN_WINDOW
+    await window.take()
+    assert window.extend(STDIN_WINDOW // 4 + 1)

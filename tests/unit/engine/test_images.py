@@ -13,7 +13,7 @@ import pytest
 from waiting import until
 
 from skerry.engine.images import EVENTS_CHARS, TAIL_LINES, BuiltImages, definition_key
-from skerry.engine.interfaces import BuildEvent, BuildLog, BuildStep
+from skerry.engine.interfaces import BuildEvent, BuildOutput, BuildStep
 from skerry.images.files import ImageFolder
 from skerry.model.errors import ImageBuildError, InvalidError, NotFoundError
 from skerry.model.exits import SandboxExit, SandboxReason
@@ -23,7 +23,7 @@ from skerry.model.specs import HostAccess, ImageConfig, ImageDefinition, ImageSt
 from skerry.testing.clock import VirtualClock
 from skerry.testing.ids import CountingIds
 from skerry.testing.node import FakeNode
-from skerry.testing.programs import PROGRAMS, Streams
+from skerry.testing.programs import PROGRAMS, RunningProgram
 from skerry.testing.store import MemoryStore
 
 ACCESS = HostAccess(env={"PIP_INDEX_URL": "https://index.example/simple"}, ca_bundle=b"PEM")
@@ -104,11 +104,11 @@ class Works:
             ids=self.ids,
         )
 
-    async def _tool(self, process: Streams) -> int:
+    async def _tool(self, process: RunningProgram) -> int:
         self.ran[" ".join(process.spec.argv)] += 1
         return 0
 
-    async def _sh(self, process: Streams) -> int:
+    async def _sh(self, process: RunningProgram) -> int:
         """Run one word: `wait` until the test lets it, `fail`, `flood`; anything else is printed."""
         command = process.spec.argv[2]
         self.ran[command] += 1
@@ -159,7 +159,7 @@ def titles(events: Sequence[BuildEvent]) -> list[str]:
 
 
 def text(events: Sequence[BuildEvent]) -> str:
-    return "".join(event.text for event in events if isinstance(event, BuildLog))
+    return "".join(event.text for event in events if isinstance(event, BuildOutput))
 
 
 # What is kept
@@ -484,7 +484,7 @@ async def test_the_events_kept_for_late_callers_are_bounded(works: Works) -> Non
     await until(lambda: works.ran["wait"])
     second = asyncio.create_task(works.build("flood", "wait", events=late))
     await until(lambda: late)
-    assert sum(len(event.text) for event in late if isinstance(event, BuildLog)) <= EVENTS_CHARS
+    assert sum(len(event.text) for event in late if isinstance(event, BuildOutput)) <= EVENTS_CHARS
     works.go_on.set()
     await asyncio.gather(first, second)
 

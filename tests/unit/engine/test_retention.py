@@ -5,15 +5,18 @@ from engine_world import opened_world
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.engine.retention import Bounds, Kept, expired
+from skerry.engine.retention import Bounds, EndedSandbox, expired
 from skerry.model.errors import NotFoundError
 from skerry.model.ids import SandboxId
 
 BOUNDS = Bounds(age_s=100.0, rows=3, output_bytes=1000)
 
 
-def kept(*ends: tuple[float, int]) -> list[Kept]:
-    return [Kept(id=SandboxId(f"sb_{index}"), ended_at=at, output_bytes=size) for index, (at, size) in enumerate(ends)]
+def kept(*ends: tuple[float, int]) -> list[EndedSandbox]:
+    return [
+        EndedSandbox(id=SandboxId(f"sb_{index}"), ended_at=at, output_bytes=size)
+        for index, (at, size) in enumerate(ends)
+    ]
 
 
 def test_nothing_goes_within_the_bounds() -> None:

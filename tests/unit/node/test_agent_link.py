@@ -13,7 +13,7 @@ from agent_end import ATTACH, CLAIM, DEADLINE_S, EXITED, PIPE_BYTES, READY, Agen
 from skerry.node.agent_link import FRAMES_A_TURN, PINGS, AgentLink
 from skerry.node.agent_stream import AgentStream, LinkLost, StreamError
 from skerry.node.pipes import BULK_BYTES, CONTROL_BYTES
-from skerry.node.sinks import Inbox
+from skerry.node.sinks import ReaderSink
 from skerry.node.streams import WINDOW
 from skerry.wire.frames import (
     CREDIT,
@@ -245,26 +245,26 @@ async def test_credit_follows_what_the_sink_has_room_for() -> None:
 
 async def test_a_reader_that_stops_holds_the_sender_back() -> None:
     async with linked() as (link, agent):
-        inbox = Inbox()
-        stream = await opened(link, agent, OpenRead(path=b"/a"), inbox)
+        sink = ReaderSink()
+        stream = await opened(link, agent, OpenRead(path=b"/a"), sink)
         await agent.send(control(FrameType.STARTED, 1, {"pid": None, "size": 2 * WINDOW}), data(1, 0, bytes(WINDOW)))
         await stream.started()
-        assert await inbox.next() == bytes(WINDOW)
+        assert await sink.next() == bytes(WINDOW)
         _, payload = await agent.expect(FrameType.CREDIT)
         assert CREDIT.unpack(payload) == (WINDOW, 2 * WINDOW)
         await agent.send(data(1, WINDOW, b"x"), encode_end(1, 1, WINDOW + 1), control(FrameType.RESULT, 1, {}))
-        assert [chunk async for chunk in inbox] == [b"x"]
+        assert [chunk async for chunk in sink] == [b"x"]
 
 
 async def test_a_reader_learns_why_a_file_ended_early() -> None:
     async with linked() as (link, agent):
-        inbox = Inbox()
-        await opened(link, agent, OpenRead(path=b"/a"), inbox)
+        sink = ReaderSink()
+        await opened(link, agent, OpenRead(path=b"/a"), sink)
         error = {"code": "io", "message": "disk"}
         await agent.send(started(), data(1, 0, b"some"), control(FrameType.ERROR, 1, error))
-        assert await inbox.next() == b"some"
+        assert await sink.next() == b"some"
         with pytest.raises(StreamError):
-            await inbox.next()
+            await sink.next()
 
 
 async def test_stdin_waits_for_credit_and_arrives_whole() -> None:

@@ -9,7 +9,7 @@ import pytest
 from skerry.model.errors import ConflictError, InternalError, IsolationUnavailableError
 from skerry.model.ids import SANDBOX, SandboxId, encode
 from skerry.model.limits import MIB
-from skerry.node.cgroups import CgroupsV1, CgroupV1, Found, detect, look
+from skerry.node.cgroups import CgroupsV1, CgroupV1, MountedCgroups, detect, look
 
 ONE, TWO = SandboxId(encode(SANDBOX, 1)), SandboxId(encode(SANDBOX, 2))
 
@@ -85,7 +85,7 @@ def groups(tmp_path: Path) -> CgroupsV1:
     v1 = {name: tmp_path / name for name in ("cpu", "cpuacct", "memory", "pids")}
     for folder in v1.values():
         folder.mkdir()
-    return CgroupsV1(Found(v1), "skerry-test")
+    return CgroupsV1(MountedCgroups(v1), "skerry-test")
 
 
 def test_a_group_is_made_once_and_found_until_it_is_removed(groups: CgroupsV1) -> None:

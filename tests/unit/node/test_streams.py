@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_agent import ModelAgent, Move, control
 
-from skerry.node.agent_events import ContentCame, OperationDone, ProcessEnded, ReadyTold
+from skerry.node.agent_events import ContentCame, ExitTold, OperationDone, ReadyTold
 from skerry.node.streams import BUSY_AFTER, WINDOW, Streams
 from skerry.wire.frames import (
     HEADER,
@@ -287,7 +287,7 @@ EXITED = {"code": 3, "signal": None, "reason": "exited", "evidence": ""}
 def test_the_last_word_of_a_process_is_whatever_comes_last() -> None:
     session = started(OpenExec(argv=(b"a",), stderr="null"))
     (exited,) = session.feed(control(FrameType.EXIT, 1, EXITED))
-    assert isinstance(exited, ProcessEnded)
+    assert isinstance(exited, ExitTold)
     assert not exited.last
     (ended,) = session.feed(encode_end(1, 1, 0))
     assert ended == (1, 1, 0, True)

@@ -85,7 +85,7 @@ class Image:
 
     async def _resolve(self, client: Client, *, host_access: bool | None = None, again: bool = False) -> ImageView:
         """Return the image as the server has it, built now if it is new."""
-        server = str(client.endpoint.socket)
+        server = str(client.address.socket)
         if again:
             self._built.pop(server, None)
         if server not in self._built:

@@ -53,12 +53,12 @@ class StreamReader(Generic[T]):
     @property
     def received(self) -> int:
         """How many bytes have come so far, lost ones included."""
-        return self._session.inboxes[self.file_descriptor].received
+        return self._session.incoming[self.file_descriptor].received
 
     @property
     def dropped(self) -> int:
         """How many bytes were lost because the process wrote more than is kept while nobody read."""
-        return self._session.inboxes[self.file_descriptor].dropped
+        return self._session.incoming[self.file_descriptor].dropped
 
     async def read(self) -> T:
         """Return everything up to the end of the stream, waiting for it."""

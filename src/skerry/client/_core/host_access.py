@@ -73,7 +73,7 @@ _BARE_USERINFO: Final = re.compile(r"^[^/?#\s,]*@")
 
 
 @dataclass(frozen=True)
-class Settings:
+class AccessSettings:
     """What goes to the server. `stripped` names the variables whose URLs held credentials."""
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Settings:
         return {"env": dict(self.env), "ca_bundle_sha256": self.digest}
 
 
-def collect(environ: Mapping[str, str], pip: Mapping[str, str], read: Callable[[str], bytes | None]) -> Settings:
+def collect(environ: Mapping[str, str], pip: Mapping[str, str], read: Callable[[str], bytes | None]) -> AccessSettings:
     """Return the settings of a machine: its variables, its pip options, and its files through `read`."""
     env, stripped = {}, []
     for name, value in _values(environ, pip).items():
@@ -97,7 +97,7 @@ def collect(environ: Mapping[str, str], pip: Mapping[str, str], read: Callable[[
         if clean != value:
             stripped.append(name)
         env[name] = clean
-    return Settings(env, certificates(_bundle_files(environ, pip), read), tuple(stripped))
+    return AccessSettings(env, certificates(_bundle_files(environ, pip), read), tuple(stripped))
 
 
 def without_credentials(name: str, value: str) -> str:

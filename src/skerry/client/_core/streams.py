@@ -19,7 +19,7 @@ STDIN_BUFFER: Final = 16 << 20
 """How many bytes a program may write ahead of the process."""
 
 
-class Inbox:
+class Incoming:
     """One output channel. Bytes wait here until they are taken; only taking grants more.
 
     So a stream that nobody reads costs the client nothing and lets the server drop at its bound, and a slow reader
@@ -89,7 +89,7 @@ class Inbox:
         self.received = offset
 
 
-class Outbox:
+class Outgoing:
     """One stdin or one file to write. Bytes stay here until they are acknowledged."""
 
     def __init__(self) -> None:

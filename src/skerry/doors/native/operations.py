@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final, TypeVar
 
 from skerry.doors.native.streams import Stream
-from skerry.doors.native.windows import Inbox, SendWindow
+from skerry.doors.native.windows import ReceiveWindow, SendWindow
 from skerry.engine.engine import Engine
 from skerry.engine.interfaces import ProcessHandle
 from skerry.model.errors import ConflictError
@@ -68,8 +68,8 @@ async def _follow(handle: ProcessHandle, stream: Stream, *, stdin: bool) -> None
     """Carry a process's streams until its exit and the end of its channels are told."""
     taken = handle.stdin_acknowledged
     if stdin:
-        stream.inbox = Inbox(offset=taken)
-    limit = stream.inbox.limit if stream.inbox else 0
+        stream.input = ReceiveWindow(offset=taken)
+    limit = stream.input.limit if stream.input else 0
     started = native.ProcessStarted(process=handle.view.id, stdin=taken, stdin_limit=limit)
     await stream.say(FrameType.STARTED, started)
     async with asyncio.TaskGroup() as tasks:
@@ -108,17 +108,17 @@ async def _tell_exit(handle: ProcessHandle, stream: Stream) -> None:
 
 async def _feed(handle: ProcessHandle, stream: Stream) -> None:
     """Carry stdin to the process; what it cannot take any more is acknowledged and dropped."""
-    inbox = stream.inbox
-    assert inbox is not None
+    window = stream.input
+    assert window is not None
     closed = False
-    while (chunk := await inbox.take()) is not None:
-        taken = inbox.taken
+    while (chunk := await window.take()) is not None:
+        taken = window.taken
         if not closed:
             try:
-                taken = await handle.write_stdin(inbox.taken - len(chunk), memoryview(chunk))
+                taken = await handle.write_stdin(window.taken - len(chunk), memoryview(chunk))
             except ConflictError:
                 closed = True
-        await stream.acknowledge(min(taken, inbox.taken))
+        await stream.acknowledge(min(taken, window.taken))
     if not closed:
         await handle.end_stdin()
 
@@ -175,11 +175,11 @@ async def _write(opened: native.OpenWrite, stream: Stream, engine: Engine) -> No
 
 async def _incoming(stream: Stream) -> AsyncIterator[bytes | memoryview]:
     """Yield what the client sends. The first time that it is asked for, the file is open: STARTED."""
-    inbox = stream.inbox = Inbox()
-    await stream.say(FrameType.STARTED, native.WriteStarted(stdin_limit=inbox.limit))
-    while (chunk := await inbox.take()) is not None:
+    window = stream.input = ReceiveWindow()
+    await stream.say(FrameType.STARTED, native.WriteStarted(stdin_limit=window.limit))
+    while (chunk := await window.take()) is not None:
         yield memoryview(chunk)
-        await stream.acknowledge(inbox.taken)
+        await stream.acknowledge(window.taken)
 
 
 async def _list(opened: native.OpenList, stream: Stream, engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from skerry.doors.native.outbox import Outbox
-from skerry.doors.native.windows import Inbox, SendWindow
+from skerry.doors.native.windows import ReceiveWindow, SendWindow
 from skerry.wire.frames import SENT_DATA, FrameType, ProtocolViolation, encode_credit
 from skerry.wire.native import Payload
 
@@ -13,14 +13,14 @@ from skerry.wire.native import Payload
 class Stream:
     """One OPEN: its channels, and the way back to the client. The connection feeds it, its operation reads it.
 
-    `outputs` and `inbox` are the channels that the operation has; `inbox` is made when the operation says from where
+    `outputs` and `input` are the channels that the operation has; `input` is made when the operation says from where
     it takes bytes, so DATA before that is beyond credit. `signals` is a set: a signal that waits already is one signal.
     """
 
     def __init__(self, number: int, outbox: Outbox, *, takes_input: bool = False, is_process: bool = False) -> None:
         self.number = number
         self.outputs: dict[int, SendWindow] = {}
-        self.inbox: Inbox | None = None
+        self.input: ReceiveWindow | None = None
         self._outbox = outbox
         self._takes_input = takes_input
         self._is_process = is_process
@@ -83,13 +83,13 @@ class Stream:
 
     async def acknowledge(self, acknowledged: int) -> None:
         """Tell the client how much of its bytes arrived, where that is worth a frame."""
-        inbox = self.inbox
-        if inbox is not None and inbox.extend(acknowledged):
-            await self._outbox.frame(encode_credit(self.number, 0, acknowledged, inbox.limit))
+        window = self.input
+        if window is not None and window.extend(acknowledged):
+            await self._outbox.frame(encode_credit(self.number, 0, acknowledged, window.limit))
 
-    def _input(self, frame: str) -> Inbox:
+    def _input(self, frame: str) -> ReceiveWindow:
         if not self._takes_input:
             raise ProtocolViolation("unexpected_frame", f"{frame} for channel 0, which this stream lacks")
-        if self.inbox is None:
+        if self.input is None:
             raise ProtocolViolation("over_credit", f"{frame} before STARTED told the first limit")
-        return self.inbox
+        return self.input

@@ -58,7 +58,7 @@ class SendWindow:
         return self.room
 
 
-class Inbox:
+class ReceiveWindow:
     """A channel from the client: holds what came until it is taken, at most a window of it."""
 
     def __init__(self, *, offset: int = 0, limit: int | None = None) -> None:

@@ -29,7 +29,7 @@ _OUR_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSlot:
     """A slot that exists in the kernel: whose it is, and whether it is open."""
 
     index: int
@@ -74,7 +74,7 @@ class Kernel:
     def has_table(self, name: str) -> bool:
         return self._nft.read(f"list table inet {name}") is not None
 
-    def slots(self, plan: Plan) -> list[Found]:
+    def slots(self, plan: Plan) -> list[FoundSlot]:
         """Return the slots that exist, from the devices of our group."""
         ours = ((plan.index(link.name), link) for link in self.links.links() if link.group == plan.group)
         return [_found(index, link) for index, link in ours if index is not None]
@@ -148,7 +148,7 @@ class Kernel:
         self._nft.run(firewall.close_slot(plan, index))
         self._conntrack.forget(plan.mark(index))
 
-    def sweep(self, plan: Plan, keep: Collection[str]) -> list[Found]:
+    def sweep(self, plan: Plan, keep: Collection[str]) -> list[FoundSlot]:
         """Remove every slot whose sandbox is not in `keep`; returns what was removed."""
         gone = [found for found in self.slots(plan) if found.sandbox not in keep]
         for found in gone:
@@ -168,5 +168,5 @@ def delete_device(name: str) -> None:
         links.delete_link(name)
 
 
-def _found(index: int, link: Link) -> Found:
-    return Found(index=index, sandbox=link.alias.removesuffix(_OPEN), open=link.alias.endswith(_OPEN))
+def _found(index: int, link: Link) -> FoundSlot:
+    return FoundSlot(index=index, sandbox=link.alias.removesuffix(_OPEN), open=link.alias.endswith(_OPEN))

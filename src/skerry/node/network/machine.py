@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from skerry.model.errors import ConflictError
 from skerry.node.network import ledger
 from skerry.node.network.firewall import ENTRIES_MAX, Exemption, Standing
-from skerry.node.network.kernel import Found, Kernel
+from skerry.node.network.kernel import FoundSlot, Kernel
 from skerry.node.network.ledger import Ledger
 from skerry.node.network.namespaces import namespace_number
 from skerry.node.network.plan import CANDIDATES, Plan, choose_range, taken_networks
@@ -28,7 +28,7 @@ class Machine:
     mtu: int
 
     def __init__(self, settings: NetworkSettings, tell: Tell) -> None:
-        self.found: dict[str, Found] = {}
+        self.found: dict[str, FoundSlot] = {}
         self.own_exemptions: dict[int, frozenset[Exemption]] = {}
         self._settings = settings
         self._tell = tell
