@@ -6,19 +6,20 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from skerry.apps.local import Ground, Parts, run
+from skerry.apps.composition import EngineParts, Ground
+from skerry.apps.local import run
 from skerry.apps.settings import from_environment
 from skerry.testing.images import MemoryImages
 from skerry.testing.node import FakeNode
 
 
 @asynccontextmanager
-async def fake_parts(ground: Ground) -> AsyncIterator[Parts]:
+async def fake_parts(ground: Ground) -> AsyncIterator[EngineParts]:
     """Yield a node and images in memory."""
     async with FakeNode(clock=ground.clock) as node:
         images = MemoryImages(clock=ground.clock, ids=ground.ids)
         images.add(command=("cat",))
-        yield Parts(nodes={node.view().id: node}, images=images)
+        yield EngineParts(nodes={node.view().id: node}, images=images)
 
 
 if __name__ == "__main__":

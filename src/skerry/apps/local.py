@@ -14,12 +14,11 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
 from skerry.apps.clock import SystemClock
+from skerry.apps.composition import EngineParts, Ground, OpenParts
 from skerry.apps.folders import own_data_folder, own_runtime_folder
 from skerry.apps.logs import configure
 from skerry.apps.memory import keep_freed_memory
@@ -29,10 +28,10 @@ from skerry.doors.native.app import native_door
 from skerry.doors.native.callers import LocalCallers
 from skerry.doors.native.listening import Listener, listening
 from skerry.engine.engine import Engine, assemble
-from skerry.engine.interfaces import Clock, Images, NodeHandle, Store
+from skerry.engine.interfaces import Clock
 from skerry.model.errors import ConflictError, Error
 from skerry.model.events import Events
-from skerry.model.ids import Ids, NodeId, RandomIds
+from skerry.model.ids import Ids, RandomIds
 from skerry.store.sqlite.store import SqliteStore
 
 log = Events("skerry.server")
@@ -43,29 +42,8 @@ _LOCK_STEP_S: Final = 0.05
 _IDLE_STEP_S: Final = 5.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a composition puts under the engine."""
-
-    nodes: Mapping[NodeId, NodeHandle]
-    images: Images
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """What the parts themselves stand on."""
-
-    settings: Settings
-    store: Store
-    clock: Clock
-    ids: Ids
-
-
-OpenParts = Callable[[Ground], AbstractAsyncContextManager[Parts]]
-
-
 @contextlib.asynccontextmanager
-async def node_parts(ground: Ground) -> AsyncIterator[Parts]:
+async def node_parts(ground: Ground) -> AsyncIterator[EngineParts]:
     """Yield this machine as a node, and the images that are built on it."""
     # Late, because it loads what only a node needs.
     from skerry.apps.node import open_node

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
-from skerry.apps.local import Ground, Parts
+from skerry.apps.composition import EngineParts, Ground
 from skerry.apps.settings import RUNTIME_DIR
 from skerry.engine.images import BuiltImages
 from skerry.images.bases import DebianBases
@@ -32,7 +32,7 @@ log = Events("skerry.images")
 
 
 @asynccontextmanager
-async def open_node(ground: Ground) -> AsyncIterator[Parts]:
+async def open_node(ground: Ground) -> AsyncIterator[EngineParts]:
     """Yield the parts of a server whose only node is this machine; sandboxes outlive the block."""
     data = ground.settings.data_dir
     backend = await _backend(data, ground.settings.runtime_dir)
@@ -54,7 +54,7 @@ async def open_node(ground: Ground) -> AsyncIterator[Parts]:
     )
     await node.open()
     try:
-        yield Parts(nodes={node.view().id: node}, images=images)
+        yield EngineParts(nodes={node.view().id: node}, images=images)
     finally:
         await images.close()
         await node.close()

@@ -40,9 +40,9 @@ from skerry.node.agent_stream import LinkLost, Lost, StreamError
 from skerry.node.archives import archive_bound, save_archive
 from skerry.node.ends import Seen, sandbox_exit
 from skerry.node.environment import sandbox_environment
+from skerry.node.holdings import AGENT_S, Holdings
 from skerry.node.interfaces import Member
 from skerry.node.machinery import Machinery
-from skerry.node.parts import AGENT_S, Parts
 from skerry.node.processes import NodeProcess, open_exec
 from skerry.node.records import SandboxRecord
 from skerry.node.table import ProcessTable
@@ -135,12 +135,12 @@ class Supervisor:
         self._machinery = machinery
         self._on_ended = on_ended
         self._now = now
-        self._parts = Parts(launch.sandbox, machinery)
+        self._holdings = Holdings(launch.sandbox, machinery)
         self.table = ProcessTable(
             launch.sandbox,
             machinery.output_folder / launch.sandbox,
             machinery.quota,
-            oom_kills=self._parts.oom_kills,
+            oom_kills=self._holdings.oom_kills,
             on_exit=self._on_process_exit,
         )
         self._happenings: asyncio.Queue[Happening] = asyncio.Queue()
@@ -164,7 +164,7 @@ class Supervisor:
         waterfall = Waterfall()
         try:
             self._started_at = self._now()
-            await self._parts.take(self._launch, self._first_hello, waterfall)
+            await self._holdings.take(self._launch, self._first_hello, waterfall)
             with waterfall.stage("entrypoint"):
                 self._record(waterfall)
                 await self._start_entrypoint()
@@ -200,9 +200,9 @@ class Supervisor:
 
     def link(self) -> AgentLink:
         """Return the link to its agent; raises SandboxEndedError if there is none any more."""
-        if self._parts.link is None or self._ending or self._parts.link.lost.done():
+        if self._holdings.link is None or self._ending or self._holdings.link.lost.done():
             raise self.ended_error()
-        return self._parts.link
+        return self._holdings.link
 
     def ended_error(self) -> SandboxEndedError:
         if self._left:
@@ -243,12 +243,12 @@ class Supervisor:
 
     async def pack(self, into: Path) -> Sequence[str]:
         """Write its root file system, the image with its changes, to an EROFS file; return what was left out."""
-        if self._launch.build_disk_mib is None or self._parts.member is None:
+        if self._launch.build_disk_mib is None or self._holdings.member is None:
             raise ConflictError(f"sandbox {self.id} is no build; only builds are packed")
         archive = into.with_name(into.name + ".tar")
         base, most = self._launch.image.file, archive_bound(self._launch.build_disk_mib)
         try:
-            await self._save(self._parts.member, archive, most)
+            await self._save(self._holdings.member, archive, most)
             return await merge(
                 self._machinery.image_helper, base=base, upper=archive, into=into, drop=DROPPED, most=most
             )
@@ -287,11 +287,11 @@ class Supervisor:
         self._put_record((self._secret,), tuple(waterfall.stages))
 
     def _put_record(self, keys: tuple[bytes, ...], stages: tuple[Stage, ...]) -> None:
-        assert self._parts.member is not None
+        assert self._holdings.member is not None
         self._machinery.records.put(
             SandboxRecord(
                 sandbox=self.id,
-                member=self._parts.member.record,
+                member=self._holdings.member.record,
                 secrets=keys,
                 generation=self._generation,
                 started_at=self._started_at,
@@ -304,7 +304,7 @@ class Supervisor:
     async def _give_up(self, why: BaseException) -> None:
         """Remove what a start left, its output included: nobody was told of it."""
         self._ending = True
-        await self._parts.give_back()
+        await self._holdings.give_back()
         self._machinery.records.remove(self.id)
         end = SandboxExit(reason=SandboxReason.START_FAILED, evidence=escaped(str(why)))
         self.table.settle_all(end, self._now())
@@ -320,23 +320,23 @@ class Supervisor:
         self._defaults = Defaults(env=dict(record.env), workdir=self._defaults.workdir, user=self._defaults.user)
         self.started = Started(started_at=record.started_at, stages=record.stages)
         self.table.read()
-        parts = self._parts
-        parts.cgroup = self._machinery.cgroups.find(self.id)
-        parts.slot = await self._machinery.network.adopt(self.id)
-        parts.member = await self._machinery.backend.adopt(record.member)
+        holdings = self._holdings
+        holdings.cgroup = self._machinery.cgroups.find(self.id)
+        holdings.slot = await self._machinery.network.adopt(self.id)
+        holdings.member = await self._machinery.backend.adopt(record.member)
         if self.table.end is not None:  # the kill came while it was removed
             self._ending = True
             await self._finish(self.table.end.exit)
             return False
-        if parts.member is None:
+        if holdings.member is None:
             return await self._ended_meanwhile(sentry_alive=False)
-        if parts.slot is not None and parts.slot.is_open:
-            await parts.slot.open()
+        if holdings.slot is not None and holdings.slot.is_open:
+            await holdings.slot.open()
         ready = await self._attach(record)
         if ready is None:
             return await self._ended_meanwhile(sentry_alive=True)
-        assert parts.link is not None
-        self.table.resume(parts.link, ready, now=self._now())
+        assert holdings.link is not None
+        self.table.resume(holdings.link, ready, now=self._now())
         entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
         if entrypoint is None:
             await self._start_entrypoint()  # the kill came between the start and its command
@@ -346,7 +346,7 @@ class Supervisor:
 
     async def _attach(self, record: SandboxRecord) -> Ready | None:
         """Return the agent's READY on a new link, or None if it gives none."""
-        assert self._parts.member is not None
+        assert self._holdings.member is not None
         self._secret = secrets.token_bytes(32)
         for proof in record.secrets:
             self._generation += 1
@@ -360,9 +360,9 @@ class Supervisor:
         return None
 
     async def _try_attach(self, hello: Hello) -> Ready | None:
-        assert self._parts.member is not None
+        assert self._holdings.member is not None
         try:
-            pipes = await self._parts.member.attach(encode_frame(FrameType.HELLO, 0, encode(hello)))
+            pipes = await self._holdings.member.attach(encode_frame(FrameType.HELLO, 0, encode(hello)))
             link = AgentLink(pipes.reader_fd, pipes.writer_fd)
         except Error as exc:
             log.warning("sandbox.attach_failed", sandbox=self.id, cause=escaped(str(exc)))
@@ -373,7 +373,7 @@ class Supervisor:
             log.warning("sandbox.attach_failed", sandbox=self.id, cause=escaped(str(exc)))
             link.close()
             return None
-        self._parts.link = link
+        self._holdings.link = link
         return ready
 
     async def abandon(self, fault: Exception) -> None:
@@ -408,17 +408,17 @@ class Supervisor:
         self._watchers = [create(watch) for watch in watches]
 
     async def _watch_sentry(self) -> None:
-        assert self._parts.member is not None
-        await self._parts.member.wait_ended()
+        assert self._holdings.member is not None
+        await self._holdings.member.wait_ended()
         self.happen(SentryGone())
 
     async def _watch_agent(self) -> None:
-        assert self._parts.link is not None
-        self.happen(AgentGone(await asyncio.shield(self._parts.link.lost)))
+        assert self._holdings.link is not None
+        self.happen(AgentGone(await asyncio.shield(self._holdings.link.lost)))
 
     async def _watch_pulse(self) -> None:
         """End it when its agent answers nothing while somebody waits for it: a guest may have stopped or blocked it."""
-        link = self._parts.link
+        link = self._holdings.link
         assert link is not None
         with contextlib.suppress(LinkLost):
             while True:
@@ -461,7 +461,7 @@ class Supervisor:
                 entrypoint=entrypoint,
                 violation=violation,
                 silent=silent,
-                sentry_alive=self._parts.member is not None and self._parts.member.alive(),
+                sentry_alive=self._holdings.member is not None and self._holdings.member.alive(),
                 oom_kills=self.table.kills.untold(),
             )
         )
@@ -481,10 +481,10 @@ class Supervisor:
 
     async def _await_sentry(self) -> None:
         """Give a sentry whose agent is gone a moment: the two usually end together, the pipes a little earlier."""
-        assert self._parts.member is not None
+        assert self._holdings.member is not None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SENTRY_S):
-                await self._parts.member.wait_ended()
+                await self._holdings.member.wait_ended()
 
     async def _drain(self, identifier: ProcessId | None) -> None:
         """Let the output of an ended process arrive, until its channels end or nothing more comes."""
@@ -506,7 +506,7 @@ class Supervisor:
         try:
             self.table.decide(end, ended.at)
             await self._stop_watching()
-            await self._parts.give_back()
+            await self._holdings.give_back()
             self.table.settle_all(end, ended.at)
             self._machinery.records.remove(self.id)
         except Exception as exc:
@@ -523,8 +523,8 @@ class Supervisor:
     async def _let_go(self) -> None:
         await self._stop_watching()
         self._ending = self._left = True
-        if self._parts.link is not None:
-            self._parts.link.close()
+        if self._holdings.link is not None:
+            self._holdings.link.close()
         gone = ServerUnavailableError(f"the server is stopping; sandbox {self.id} runs on, ask its next server")
         self.ended.set_exception(gone)
         self.ended.exception()  # nobody need ask

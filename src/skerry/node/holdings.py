@@ -1,4 +1,4 @@
-"""What one sandbox holds on this host, taken in order and given back whole."""
+"""What one sandbox holds on its node, taken in order and given back whole."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOST_PROCESSES: Final = 1024
 """Threads of the sentry, beside the stubs. A backstop that ends the sandbox: the guest has a limit of its own."""
 
 
-class Parts:
+class Holdings:
     """The cgroup, network slot, member and agent link of one sandbox; each is None until it is there."""
 
     def __init__(self, sandbox: SandboxId, machinery: Machinery) -> None:
