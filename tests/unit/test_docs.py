@@ -11,11 +11,10 @@ import pytest
 
 import skerry
 from skerry.cli.commands import COMMANDS
-from skerry.client._core import host_access
-from skerry.model import errors
+from skerry.model import errors, variables
 from skerry.model.exits import ProcessReason, SandboxReason
 from skerry.model.sandboxes import SandboxState
-from skerry.node.environment import CA_VARIABLES, TRUST_FILE, TRUST_MOUNT
+from skerry.node.environment import TRUST_FILE, TRUST_MOUNT
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -141,7 +140,7 @@ def test_every_setting_in_the_reference_is_asked_for() -> None:
 
 
 def test_every_variable_that_goes_to_a_sandbox_is_in_the_reference() -> None:
-    sent = {*host_access.INDEX_VARIABLES, *host_access.PROXY_VARIABLES, *host_access.BUNDLE_VARIABLES, *CA_VARIABLES}
+    sent = {*variables.SENT, *variables.SANDBOX_CERTIFICATES}
     assert [name for name in sorted(sent) if f"`{name}`" not in SETTINGS] == []
     assert f"`{TRUST_MOUNT}/{TRUST_FILE}`" in SETTINGS
 

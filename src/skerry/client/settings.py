@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from skerry.client._core import host_access
+from skerry.model import variables
 from skerry.model.errors import InvalidError, UnimplementedError
 
 RUNTIME_DIR: Final = "/run/skerry"
@@ -72,7 +73,7 @@ class HostSettings:
 
     def current(self) -> host_access.AccessSettings:
         files = [*pip_files(self._environ), *_bundle_paths(self._environ)]
-        names = host_access.INDEX_VARIABLES + host_access.PROXY_VARIABLES + host_access.BUNDLE_VARIABLES
+        names = variables.SENT + variables.CERTIFICATES
         key = ([_stamp(path) for path in files], [self._environ.get(name) for name in names])
         if key != self._key:
             self._key, self._settings = key, self._collect()
@@ -113,7 +114,7 @@ def pip_files(environ: Mapping[str, str]) -> list[str]:
 
 
 def _bundle_paths(environ: Mapping[str, str]) -> list[str]:
-    named = [environ[name] for name in host_access.BUNDLE_VARIABLES if environ.get(name)]
+    named = [environ[name] for name in variables.CERTIFICATES if environ.get(name)]
     return [*named, *host_access.SYSTEM_BUNDLES]
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skerry.images.mirrors import KEYRING, Source, download_settings, machine_suite, sources_for
+from skerry.model import variables
 from skerry.model.errors import ImageBuildError, InvalidError
 
 RECIPE = 1  # raise when the way of building changes what comes out
@@ -94,10 +95,7 @@ FILES: tuple[tuple[str, int, str], ...] = (
         f"etc/sudoers.d/{USER}",
         0o440,
         # Indexes, proxies and certificates are given to sandboxes as variables: sudo must not drop them.
-        'Defaults env_keep += "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"\n'
-        'Defaults env_keep += "SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE REQUESTS_CA_BUNDLE GIT_SSL_CAINFO"\n'
-        'Defaults env_keep += "PIP_* UV_* NODE_EXTRA_CA_CERTS"\n'
-        f"{USER} ALL=(ALL:ALL) NOPASSWD: ALL\n",
+        f'Defaults env_keep += "{" ".join(variables.SUDO_KEEPS)}"\n{USER} ALL=(ALL:ALL) NOPASSWD: ALL\n',
     ),
 )
 

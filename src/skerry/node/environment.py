@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from skerry.model import variables
 from skerry.model.specs import HostAccess, ImageConfig
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -11,18 +12,6 @@ DEFAULTS = {"PATH": PATH, "LANG": "C.UTF-8", "TZ": "UTC"}
 
 TRUST_MOUNT = "/.skerry/trust"
 TRUST_FILE = "ca-certificates.crt"
-
-# Each program reads its own: OpenSSL and Go, curl, requests, pip, uv, git, Node.js, Cargo, the AWS tools.
-CA_VARIABLES = (
-    "SSL_CERT_FILE",
-    "CURL_CA_BUNDLE",
-    "REQUESTS_CA_BUNDLE",
-    "PIP_CERT",
-    "GIT_SSL_CAINFO",
-    "NODE_EXTRA_CA_CERTS",
-    "CARGO_HTTP_CAINFO",
-    "AWS_CA_BUNDLE",
-)
 
 
 def sandbox_environment(config: ImageConfig, access: HostAccess, own: Mapping[str, str]) -> dict[str, str]:
@@ -35,9 +24,10 @@ def access_environment(access: HostAccess) -> dict[str, str]:
 
     Paths of the caller's machine mean nothing in a sandbox, so each CA variable names the file mounted there.
     """
-    env = {name: value for name, value in access.env.items() if name not in CA_VARIABLES and name != "SSL_CERT_DIR"}
+    paths = (*variables.SANDBOX_CERTIFICATES, variables.CERTIFICATE_FOLDER)
+    env = {name: value for name, value in access.env.items() if name not in paths}
     if access.ca_bundle:
-        env |= dict.fromkeys(CA_VARIABLES, f"{TRUST_MOUNT}/{TRUST_FILE}")
+        env |= dict.fromkeys(variables.SANDBOX_CERTIFICATES, f"{TRUST_MOUNT}/{TRUST_FILE}")
     return env
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from skerry.images import debian, erofs, mirrors
+from skerry.model import variables
 
 RUNSC = Path(debian.__file__).parents[1] / "_bin" / "runsc"
 ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]
@@ -136,10 +137,13 @@ def test_the_user_becomes_root_without_a_password(shell: Shell) -> None:
     assert done.stdout.split() == [debian.USER, "root"], done.stderr
 
 
-def test_sudo_hands_on_the_index_that_a_sandbox_was_given(shell: Shell) -> None:
-    given = "PIP_INDEX_URL=https://index.example/simple https_proxy=http://proxy.example:1"
-    done = shell(f"{given} sudo -n --preserve-env=NOTHING printenv PIP_INDEX_URL https_proxy", user=debian.UID)
-    assert done.stdout.split() == ["https://index.example/simple", "http://proxy.example:1"], done.stderr
+def test_sudo_hands_on_what_a_sandbox_was_given_and_nothing_else(shell: Shell) -> None:
+    given = {name: f"http://{name}.example" for name in (*variables.SENT, *variables.SANDBOX_CERTIFICATES)}
+    assigned = " ".join(f"{name}={value}" for name, value in {**given, "OF_THE_USER": "1"}.items())
+    done = shell(f"{assigned} sudo -n --preserve-env=NOTHING printenv", user=debian.UID)
+    env = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert {name: env.get(name) for name in given} == given, done.stderr
+    assert "OF_THE_USER" not in env
 
 
 @pytest.mark.parametrize("program", ["git", "curl", "apt-get", "ps", "jq", "make", "wget", "ssh -V 2>&1; true"])

@@ -8,6 +8,7 @@ import pytest
 from skerry.client._core import host_access
 from skerry.client._core.host_access import collect, parse_pip_options, without_credentials
 from skerry.client.settings import HostSettings, host_access_wanted, pip_files
+from skerry.model import variables
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB{}\n-----END CERTIFICATE-----\n"
 KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
@@ -23,6 +24,18 @@ def test_only_the_listed_variables_are_taken() -> None:
         "PIP_INDEX_URL": "https://index/simple",
         "https_proxy": "http://proxy:3128",
     }
+
+
+@pytest.mark.parametrize("name", variables.SENT)
+def test_each_listed_variable_is_taken(name: str) -> None:
+    assert collect({name: "http://a:81"}, {}, lambda _: None).env == {name: "http://a:81"}
+
+
+@pytest.mark.parametrize("name", variables.CERTIFICATES)
+def test_each_variable_that_names_certificates_is_followed(name: str) -> None:
+    content = files(own=CERTIFICATE.format("a"))
+    settings = collect({name: "/own"}, {}, content.get)
+    assert (settings.bundle.decode(), settings.env) == (CERTIFICATE.format("a"), {})
 
 
 @pytest.mark.parametrize(

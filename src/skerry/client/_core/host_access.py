@@ -13,43 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-INDEX_VARIABLES: Final = (
-    "PIP_INDEX_URL",
-    "PIP_EXTRA_INDEX_URL",
-    "PIP_TRUSTED_HOST",
-    "UV_DEFAULT_INDEX",
-    "UV_INDEX",
-    "UV_INDEX_URL",
-    "UV_EXTRA_INDEX_URL",
-    "UV_INSECURE_HOST",
-    "NPM_CONFIG_REGISTRY",
-    "npm_config_registry",
-    "GOPROXY",
-    "GOSUMDB",
-)
-PROXY_VARIABLES: Final = (
-    "http_proxy",
-    "https_proxy",
-    "ftp_proxy",
-    "all_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "FTP_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "PIP_PROXY",
-)
-# Where programs on this machine are told to find certificates. The sandbox gets variables of its own for them.
-BUNDLE_VARIABLES: Final = (
-    "SSL_CERT_FILE",
-    "REQUESTS_CA_BUNDLE",
-    "PIP_CERT",
-    "CURL_CA_BUNDLE",
-    "NODE_EXTRA_CA_CERTS",
-    "GIT_SSL_CAINFO",
-    "CARGO_HTTP_CAINFO",
-)
+from skerry.model import variables
+
 SYSTEM_BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -103,7 +68,7 @@ def collect(environ: Mapping[str, str], pip: Mapping[str, str], read: Callable[[
 def without_credentials(name: str, value: str) -> str:
     """Return a value without what stands before the `@` in its URLs; proxies may come without a scheme."""
     clean = _USERINFO.sub("", value)
-    if name in PROXY_VARIABLES and name.lower() != "no_proxy" and "://" not in clean:
+    if name in variables.PROXIES and "://" not in clean:
         clean = _BARE_USERINFO.sub("", clean)
     return clean
 
@@ -142,12 +107,12 @@ def parse_pip_options(texts: Sequence[str]) -> dict[str, str]:
 
 def _values(environ: Mapping[str, str], pip: Mapping[str, str]) -> dict[str, str]:
     values = {variable: pip[option] for option, variable in _PIP_OPTIONS.items() if pip.get(option)}
-    values.update({name: environ[name] for name in INDEX_VARIABLES + PROXY_VARIABLES if environ.get(name)})
+    values.update({name: environ[name] for name in variables.SENT if environ.get(name)})
     return {name: value for name, value in values.items() if len(value) <= VALUE_BYTES_MAX and "\0" not in value}
 
 
 def _bundle_files(environ: Mapping[str, str], pip: Mapping[str, str]) -> list[str]:
-    named = [environ[name] for name in BUNDLE_VARIABLES if environ.get(name)]
+    named = [environ[name] for name in variables.CERTIFICATES if environ.get(name)]
     if pip.get("cert"):
         named.append(pip["cert"])
     return list(dict.fromkeys([*named, *SYSTEM_BUNDLES]))

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from skerry.model.variables import leads_somewhere
 from skerry.node.network.firewall import Exemption
 
 DEFAULT_URLS = (
@@ -37,12 +38,6 @@ DEFAULT_URLS = (
 # Never exempt, whatever a name resolves to: this machine's loopback, cloud metadata, groups of hosts.
 NEVER = tuple(
     IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "168.63.129.16", "224.0.0.0/3")
-)
-_INDEX_VARIABLES = re.compile(
-    r"(PIP_(INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|PROXY)|UV_(INDEX|DEFAULT_INDEX|INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS)"
-    r"|NPM_CONFIG_(REGISTRY|PROXY|HTTPS_PROXY)|YARN_NPM_REGISTRY_SERVER|GOPROXY|CARGO_HTTP_PROXY"
-    r"|(HTTP|HTTPS|ALL)_PROXY)",
-    re.IGNORECASE,
 )
 SETTINGS_FILES = (
     "/etc/pip.conf",
@@ -91,7 +86,7 @@ def destination(url: str) -> Destination | None:
 
 def destinations_of_environment(env: Mapping[str, str]) -> set[Destination]:
     """Return the indexes and proxies that environment variables name."""
-    values = (value for name, value in env.items() if _INDEX_VARIABLES.fullmatch(name))
+    values = (value for name, value in env.items() if leads_somewhere(name))
     split = (word for value in values for word in re.split(r"[\s,|]+", value))
     words = (word.partition("=")[2] if _is_named(word) else word for word in split)
     return _destinations(word for word in words if "://" in word or re.fullmatch(r"[\w.@:-]+:\d+", word))

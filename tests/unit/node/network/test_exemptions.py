@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from skerry.model import variables
 from skerry.node.network.exemptions import (
     DEFAULT_URLS,
     Destination,
@@ -54,6 +55,16 @@ def test_indexes_and_proxies_are_read_from_the_environment() -> None:
     found = destinations_of_environment(env)
     assert {each.host for each in found} == {f"{letter}.corp" for letter in "abcdefgh"} | {"links.corp", "proxy.corp"}
     assert {each.port for each in found if each.host == "proxy.corp"} == {3128, 3129}
+
+
+@pytest.mark.parametrize("name", [*variables.INDEXES, *variables.PROXIES])
+def test_each_index_and_proxy_that_clients_send_is_read(name: str) -> None:
+    assert destinations_of_environment({name: "http://a.corp:81"}) == {Destination("a.corp", 81)}
+
+
+@pytest.mark.parametrize("name", [*variables.INDEX_TRUST, *variables.NO_PROXY, *variables.CERTIFICATES])
+def test_what_leads_nowhere_opens_nothing(name: str) -> None:
+    assert destinations_of_environment({name: "http://a.corp:81"}) == set()
 
 
 @pytest.mark.parametrize(
