@@ -166,6 +166,7 @@ EXEC = {
     "limits": [WINDOW, WINDOW],
 }
 SILENT = EXEC | {"stdin": "null", "stdout": "null", "stderr": "null"}
+TERMINAL = EXEC | {"stderr": "stdout", "terminal": {"rows": 24, "columns": 80, "term": "xterm"}}
 MERGED = EXEC | {"stdin": "null", "stderr": "stdout"}
 READ = {"op": "read", "path": b"/etc/hosts", "offset": 0, "length": None, "limit": WINDOW}
 WRITE = {"op": "write", "path": b"/tmp/a", "mode": None, "parents": False, "append": False}
@@ -416,8 +417,13 @@ def opens() -> None:
                 "malformed_payload",
             )
     case("OPEN of an unknown op is answered, not a violation", TO_AGENT, session, frame(OPEN, 1, pack({"op": "dial"})))
-    terminal = EXEC | {"terminal": {"rows": 24, "columns": 80, "term": "xterm"}}
-    case("OPEN with a terminal is answered, not a violation", TO_AGENT, session, frame(OPEN, 1, pack(terminal)))
+    case("OPEN with a terminal", TO_AGENT, session, frame(OPEN, 1, pack(TERMINAL)))
+    apart = TERMINAL | {"stderr": "pipe"}
+    case("OPEN with a terminal and a pipe is answered, not a violation", TO_AGENT, session, frame(OPEN, 1, pack(apart)))
+    unnamed = TERMINAL | {"terminal": TERMINAL["terminal"] | {"term": "x" * 65}}
+    case("OPEN with a term of 65 bytes is answered, not a violation", TO_AGENT, session, frame(OPEN, 1, pack(unnamed)))
+    largest = TERMINAL | {"terminal": {"rows": 65_535, "columns": 65_535, "term": ""}}
+    case("OPEN with the largest terminal", TO_AGENT, session, frame(OPEN, 1, pack(largest)))
     nothing = EXEC | {"argv": []}
     case("OPEN without a command is answered, not a violation", TO_AGENT, session, frame(OPEN, 1, pack(nothing)))
     relative = READ | {"path": b"etc/hosts"}
@@ -443,6 +449,11 @@ def opens() -> None:
         "a timeout that is a float": {"timeout_ms": 1.5},
         "no_new_privileges that is an int": {"no_new_privileges": 1},
         "terminal that is true": {"terminal": True},
+        "a terminal without columns": {"terminal": {"rows": 24, "term": "xterm"}},
+        "a terminal without a term": {"terminal": {"rows": 24, "columns": 80}},
+        "a terminal without rows to show": {"terminal": {"rows": 0, "columns": 80, "term": "xterm"}},
+        "a terminal of 65,536 columns": {"terminal": {"rows": 24, "columns": 65_536, "term": "xterm"}},
+        "a terminal whose term is bytes": {"terminal": {"rows": 24, "columns": 80, "term": b"xterm"}},
         "one limit": {"limits": [1]},
         "three limits": {"limits": [1, 1, 1]},
         "an op that is bytes": {"op": b"exec"},
@@ -709,6 +720,9 @@ def channels_to_host() -> None:
         content(2, 1, 0, 1),
         "unexpected_frame",
     )
+    case("DATA on channel 1 of a terminal", TO_HOST, running(TERMINAL), content(1, 1, 0, 1))
+    case("DATA on channel 2 of a terminal", TO_HOST, running(TERMINAL), content(2, 1, 0, 1), "unexpected_frame")
+    case("END on channel 2 of a terminal", TO_HOST, running(TERMINAL), end(2, 1, 0), "unexpected_frame")
     case("DATA on channel 2 of a read", TO_HOST, running(READ), content(2, 1, 0, 1), "unexpected_frame")
     case("DATA of a write", TO_HOST, running(WRITE), content(1, 1, 0, 1), "unexpected_frame")
     case("DATA of a stat", TO_HOST, opened(STAT), content(1, 1, 0, 1), "unexpected_frame")
@@ -733,7 +747,12 @@ def streams_to_agent() -> None:
     for number in (0, 65, 255):
         case(f"SIGNAL {number}", TO_AGENT, running(), frame(SIGNAL, 1, bytes((number,))), "malformed_payload")
     size = struct.pack("<HH", 24, 80)
-    case("RESIZE", TO_AGENT, running(), frame(RESIZE, 1, size))
+    case("RESIZE", TO_AGENT, running(TERMINAL), frame(RESIZE, 1, size))
+    case("RESIZE of a process without a terminal is ignored", TO_AGENT, running(), frame(RESIZE, 1, size))
+    case("RESIZE to the largest", TO_AGENT, running(TERMINAL), frame(RESIZE, 1, b"\xff" * 4))
+    for rows, columns in ((0, 80), (24, 0)):
+        none = frame(RESIZE, 1, struct.pack("<HH", rows, columns))
+        case(f"RESIZE to {rows} rows and {columns} columns", TO_AGENT, running(TERMINAL), none, "malformed_payload")
     case("RESIZE of a read", TO_AGENT, running(READ), frame(RESIZE, 1, size), "unexpected_frame")
     case("SIGNAL of a read", TO_AGENT, running(READ), frame(SIGNAL, 1, b"\x09"), "unexpected_frame")
     case("CLOSE", TO_AGENT, running(), frame(CLOSE, 1))

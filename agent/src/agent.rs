@@ -241,13 +241,14 @@ impl Agent {
             }
             Event::Credit(id, channel) => {
                 if !self.tasks.wake(id) {
-                    self.processes.watch_source(events, id, channel);
+                    self.processes.credit(streams, events, id, channel);
                 }
             }
             Event::Signal(id, number) => self.processes.signal(id, number),
+            Event::Resize(id, size) => self.processes.resize(id, size),
             Event::Close(id) => {
                 self.tasks.close(id);
-                self.processes.close(events, id);
+                self.processes.close(streams, events, id);
             }
             Event::Shutdown(grace) => self.shut_down(grace),
         }

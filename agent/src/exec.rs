@@ -11,15 +11,16 @@ use rustix::process::{Pid, Resource, WaitOptions};
 
 use crate::contain::{Containment, Member};
 use crate::message::{self, Refusal};
-use crate::open::{Exec, Stderr};
+use crate::open::{Exec, Size, Stderr};
 use crate::process::{Process, Sink};
 use crate::spawn::{Request, SpawnError, Spawner, Step};
 use crate::streams::Streams;
+use crate::terminal;
 use crate::users::{Accounts, Identity};
 
 /// The device number of /dev/null.
 const NULL_DEVICE: (u32, u32) = (1, 3);
-/// Open files that we want for ourselves: three for each process.
+/// Open files that we want for ourselves: three for each process, at a terminal too.
 const OPEN_FILES: u64 = 8_192;
 
 /// What every start uses.
@@ -36,6 +37,14 @@ struct Pipes {
     stdin: Option<(OwnedFd, OwnedFd)>,
     stdout: Option<(OwnedFd, OwnedFd)>,
     stderr: Option<(OwnedFd, OwnedFd)>,
+    /// A terminal in place of all three, our end of it twice.
+    terminal: Option<Terminal>,
+}
+
+struct Terminal {
+    output: OwnedFd,
+    input: OwnedFd,
+    its: OwnedFd,
 }
 
 impl Starter {
@@ -52,7 +61,7 @@ impl Starter {
         exec: &Exec,
     ) -> Result<Process, Refusal> {
         let identity = Accounts::read().identify(&exec.user)?;
-        let pipes = Pipes::open(exec).map_err(|errno| exhausted("the pipes", errno.into()))?;
+        let pipes = Pipes::open(exec, &identity)?;
         let member = containment.admit(id).map_err(|error| exhausted("the process group", error))?;
         match self.spawn(exec, &identity, &pipes, &member, containment.mark(id)) {
             Ok((pid, complaint)) => {
@@ -80,6 +89,11 @@ impl Starter {
     ) -> Result<(Pid, Option<String>), Refusal> {
         let mut env = exec.env.clone();
         identity.complete(&mut env);
+        if let Some(terminal) = &exec.terminal
+            && !env.iter().any(|entry| entry.starts_with(b"TERM="))
+        {
+            env.push(format!("TERM={}", terminal.term).into_bytes());
+        }
         env.extend(mark);
         let (pid, started) = self.spawner.spawn(&Request {
             argv: &exec.argv,
@@ -87,6 +101,7 @@ impl Starter {
             cwd: &exec.cwd,
             identity,
             stdio: pipes.of_process(self.null.as_fd(), exec.stderr),
+            terminal: exec.terminal.is_some(),
             join: member.join(),
             processes: self.processes,
             open_files: self.open_files,
@@ -109,15 +124,25 @@ impl Starter {
 }
 
 impl Pipes {
-    fn open(exec: &Exec) -> Result<Pipes, Errno> {
+    fn open(exec: &Exec, identity: &Identity) -> Result<Pipes, Refusal> {
+        let refused = |errno: Errno| exhausted("the pipes", errno.into());
+        if let Some(asked) = &exec.terminal {
+            let terminal = Terminal::open(asked.size, identity)
+                .map_err(|errno| exhausted("the terminal", errno.into()))?;
+            return Ok(Pipes { stdin: None, stdout: None, stderr: None, terminal: Some(terminal) });
+        }
         Ok(Pipes {
-            stdin: exec.stdin.then(pipe_to_process).transpose()?,
-            stdout: exec.stdout.then(pipe_from_process).transpose()?,
-            stderr: (exec.stderr == Stderr::Pipe).then(pipe_from_process).transpose()?,
+            stdin: exec.stdin.then(pipe_to_process).transpose().map_err(refused)?,
+            stdout: exec.stdout.then(pipe_from_process).transpose().map_err(refused)?,
+            stderr: (exec.stderr == Stderr::Pipe).then(pipe_from_process).transpose().map_err(refused)?,
+            terminal: None,
         })
     }
 
     fn of_process<'a>(&'a self, null: BorrowedFd<'a>, stderr: Stderr) -> [BorrowedFd<'a>; 3] {
+        if let Some(terminal) = &self.terminal {
+            return [terminal.its.as_fd(); 3];
+        }
         let end = |pipe: &'a Option<(OwnedFd, OwnedFd)>| pipe.as_ref().map_or(null, |(_, its)| its.as_fd());
         let errors = if stderr == Stderr::Stdout { &self.stdout } else { &self.stderr };
         [end(&self.stdin), end(&self.stdout), end(errors)]
@@ -132,13 +157,28 @@ impl Pipes {
                 streams.open_output(id, channel, exec.limits[usize::from(channel) - 1]);
             }
         }
+        let fed = self.stdin.is_some() || self.terminal.is_some();
+        if let Some((ours, _)) = self.stdin {
+            process.sink = Some(Sink::pipe(ours));
+        }
+        if let Some(terminal) = self.terminal {
+            process.add_terminal(terminal.output, terminal.input, terminal.its);
+            streams.open_output(id, 1, exec.limits[0]);
+        }
         let pid = pid.as_raw_nonzero().get() as u32;
         streams.started(id, Some(pid), &message::started(Some(pid)));
-        if let Some((ours, _)) = self.stdin {
-            process.sink = Some(Sink { fd: ours, watched: false });
+        if fed {
             streams.open_input(id);
         }
         process
+    }
+}
+
+impl Terminal {
+    fn open(size: Size, identity: &Identity) -> Result<Terminal, Errno> {
+        let (output, its) = terminal::open(size, identity)?;
+        let input = rustix::io::fcntl_dupfd_cloexec(&output, 3)?;
+        Ok(Terminal { output, input, its })
     }
 }
 
@@ -157,8 +197,10 @@ fn pipe_to_process() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Say on the process's own stderr why it did not become the program.
 fn complain(streams: &mut Streams, id: u32, exec: &Exec, complaint: &str) {
     let channel = if exec.stderr == Stderr::Stdout { 1 } else { 2 };
+    // What a terminal shows goes on in the next line, but not at its beginning, unless it is told to.
+    let end = if exec.terminal.is_some() { "\r\n" } else { "\n" };
     if let Some(output) = streams.outgoing(id, channel) {
-        output.ring.append(complaint.as_bytes());
+        output.ring.append(format!("{complaint}{end}").as_bytes());
         streams.produced(id, channel);
     }
 }
@@ -166,8 +208,8 @@ fn complain(streams: &mut Streams, id: u32, exec: &Exec, complaint: &str) {
 fn complaint(exec: &Exec, errno: Errno) -> String {
     let name = String::from_utf8_lossy(&exec.argv[0]);
     match errno {
-        Errno::NOENT => format!("skerry: {name:.512?}: command not found\n"),
-        errno => format!("skerry: {name:.512?}: cannot be executed: {}\n", io::Error::from(errno)),
+        Errno::NOENT => format!("skerry: {name:.512?}: command not found"),
+        errno => format!("skerry: {name:.512?}: cannot be executed: {}", io::Error::from(errno)),
     }
 }
 

@@ -130,14 +130,24 @@ impl Game {
         packer.text("user").text("root");
         packer.text("stdin").text("pipe");
         packer.text("stdout").text("pipe");
-        packer.text("stderr").text("pipe");
+        let terminal = self.random.one_in(3);
+        packer.text("stderr").text(if terminal { "stdout" } else { "pipe" });
         let mut payload = packer.finish();
         // Sixteen members are written above, and four more follow: the map's header says how many.
         payload.splice(..3, [0xde, 0, 20]);
         let mut rest = Packer::map(4);
         rest.text("timeout_ms").unsigned(0);
         rest.text("no_new_privileges").flag(false);
-        rest.text("terminal").nil();
+        rest.text("terminal");
+        match terminal {
+            true => {
+                rest.open_map(3);
+                rest.text("rows").unsigned(24);
+                rest.text("columns").unsigned(80);
+                rest.text("term").text("xterm");
+            }
+            false => rest.nil(),
+        }
         rest.text("limits").open_array(2);
         let limits = [self.random.below(1 << 20), self.random.below(1 << 20)];
         limits.into_iter().for_each(|limit| rest.unsigned(limit as u64));
@@ -172,6 +182,10 @@ impl Game {
             7..=9 => self.credit(id),
             10 if self.processes.contains(&id) => Game::frame(10, id, 0, &[1 + self.random.below(64) as u8]),
             10 => Vec::new(),
+            11 if self.processes.contains(&id) && self.random.one_in(2) => {
+                let size = [1 + self.random.below(255) as u8; 4];
+                Game::frame(11, id, 0, &size)
+            }
             _ => {
                 self.open.remove(&id);
                 Game::frame(15, id, 0, &[])
@@ -254,11 +268,13 @@ impl Game {
         match open {
             Open::Exec(exec) => {
                 self.session.streams.open_output(id, 1, exec.limits[0]);
-                self.session.streams.open_output(id, 2, exec.limits[1]);
+                if exec.terminal.is_none() {
+                    self.session.streams.open_output(id, 2, exec.limits[1]);
+                    self.told.insert((id, 2), Told { limit: exec.limits[1], ..Told::default() });
+                }
                 self.session.streams.started(id, Some(5), &message::started(Some(5)));
                 self.session.streams.open_input(id);
                 self.told.insert((id, 1), Told { limit: exec.limits[0], ..Told::default() });
-                self.told.insert((id, 2), Told { limit: exec.limits[1], ..Told::default() });
                 self.processes.insert(id);
             }
             Open::Read { limit, .. } | Open::List { limit, .. } => {

@@ -28,6 +28,7 @@ mod spawn;
 mod stream;
 mod streams;
 mod tasks;
+mod terminal;
 mod users;
 mod value;
 

@@ -7,6 +7,7 @@ use crate::value::{Map, Value};
 const ARGV_BYTES: usize = 65_536;
 const ENV_BYTES: usize = 131_072;
 const PATH_BYTES: usize = 4_095;
+const TERM_BYTES: usize = 64;
 
 type Parsed<T> = Result<T, Violation>;
 const BAD: Violation = Violation::MalformedPayload;
@@ -32,8 +33,53 @@ pub struct Exec {
     pub stderr: Stderr,
     pub timeout_ms: u64,
     pub no_new_privileges: bool,
-    pub terminal: bool,
+    pub terminal: Option<Terminal>,
     pub limits: [u64; 2],
+}
+
+/// The terminal that a process gets instead of pipes.
+pub struct Terminal {
+    pub size: Size,
+    /// What TERM becomes where the environment has none.
+    pub term: String,
+}
+
+/// Rows and columns, at least one of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub rows: u16,
+    pub columns: u16,
+}
+
+impl Size {
+    /// Return the size in a RESIZE.
+    pub fn parse(payload: [u8; 4]) -> Parsed<Size> {
+        let [rows, rows_high, columns, columns_high] = payload;
+        let number = |low, high| u16::from_le_bytes([low, high]).into();
+        Size::new(number(rows, rows_high), number(columns, columns_high))
+    }
+
+    fn new(rows: u64, columns: u64) -> Parsed<Size> {
+        let side = |number: u64| u16::try_from(number).ok().filter(|side| *side > 0).ok_or(BAD);
+        Ok(Size { rows: side(rows)?, columns: side(columns)? })
+    }
+}
+
+impl Terminal {
+    fn read(map: &Map) -> Parsed<Terminal> {
+        let size = Size::new(map.unsigned("rows")?, map.unsigned("columns")?)?;
+        Ok(Terminal { size, term: map.text("term")?.to_owned() })
+    }
+
+    fn check(&self, exec: &Exec) -> Result<(), Refusal> {
+        if !exec.stdin || !exec.stdout || exec.stderr != Stderr::Stdout {
+            return invalid("a terminal is stdin, stdout and stderr of its process");
+        }
+        if self.term.len() > TERM_BYTES || !self.term.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return invalid("term is longer than 64 bytes or holds more than letters, digits and signs");
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,14 +196,14 @@ impl Exec {
             },
             timeout_ms: map.unsigned("timeout_ms")?,
             no_new_privileges: map.flag("no_new_privileges")?,
-            terminal: map.optional("terminal", |value| value.as_map().map(|_| ()))?.is_some(),
+            terminal: map.optional("terminal", |value| Terminal::read(value.as_map()?))?,
             limits,
         })
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        if self.terminal {
-            return Err(Refusal::new("unimplemented", "this agent has no terminals yet"));
+        if let Some(terminal) = &self.terminal {
+            terminal.check(self)?;
         }
         if self.argv.is_empty() || self.argv[0].is_empty() {
             return invalid("argv is empty");
@@ -208,7 +254,7 @@ mod tests {
             stderr: Stderr::Pipe,
             timeout_ms: 0,
             no_new_privileges: false,
-            terminal: false,
+            terminal: None,
             limits: [0, 0],
         };
         change(&mut exec);
@@ -234,7 +280,39 @@ mod tests {
         ] {
             assert_eq!(wrong.expect_err("a caller's mistake").code, "invalid_argument");
         }
-        assert_eq!(exec(|exec| exec.terminal = true).expect_err("not built").code, "unimplemented");
+    }
+
+    #[test]
+    fn a_terminal_is_all_three_streams_of_its_process_and_has_a_short_plain_name() {
+        let with = |term: &str, change: fn(&mut Exec)| {
+            exec(|exec| {
+                let size = Size { rows: 24, columns: 80 };
+                exec.terminal = Some(Terminal { size, term: term.to_owned() });
+                (exec.stdin, exec.stderr) = (true, Stderr::Stdout);
+                change(exec);
+            })
+        };
+        assert!(with("xterm-256color", |_| ()).is_ok());
+        assert!(with(&"x".repeat(TERM_BYTES), |_| ()).is_ok());
+        for refused in [
+            with(&"x".repeat(TERM_BYTES + 1), |_| ()),
+            with("x term", |_| ()),
+            with("x\0", |_| ()),
+            with("x", |exec| exec.stdin = false),
+            with("x", |exec| exec.stdout = false),
+            with("x", |exec| exec.stderr = Stderr::Pipe),
+        ] {
+            assert_eq!(refused.expect_err("a caller's mistake").code, "invalid_argument");
+        }
+    }
+
+    #[test]
+    fn a_side_of_a_terminal_is_from_one_to_all_that_sixteen_bits_hold() {
+        assert_eq!(Size::parse([24, 0, 80, 0]), Ok(Size { rows: 24, columns: 80 }));
+        assert_eq!(Size::parse([0xff; 4]), Ok(Size { rows: u16::MAX, columns: u16::MAX }));
+        assert_eq!(Size::parse([0, 0, 80, 0]), Err(BAD));
+        assert_eq!(Size::parse([24, 0, 0, 0]), Err(BAD));
+        assert_eq!(Size::new(65_536, 80), Err(BAD));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use rustix::process::{Pid, Signal, WaitStatus};
 
 use crate::contain::Member;
 use crate::message::Exit;
+use crate::open::Size;
 use crate::streams::Streams;
+use crate::terminal;
 
 /// How long after its deadline a process may still hold its pipes.
 const DRAIN: Duration = Duration::from_millis(800);
@@ -17,6 +19,10 @@ const DRAIN: Duration = Duration::from_millis(800);
 const BUSY_BYTES: usize = 64 << 10;
 const LARGE_PIPE: usize = 1 << 20;
 const KILL: i32 = 9;
+const CTRL_D: u8 = 4;
+/// How much of a terminal is read after its process has ended: more than a terminal holds, but not what somebody
+/// in the background goes on writing.
+const LAST_BYTES: usize = 256 << 10;
 
 /// Memory that reads may use beyond a stream's ring, shared by all.
 pub type Scratch = [u8; BUSY_BYTES];
@@ -26,12 +32,33 @@ pub struct Source {
     pub fd: OwnedFd,
     pub watched: bool,
     enlarged: bool,
+    /// How much may still be read of a terminal whose process has ended; it is closed once nothing lies in it.
+    left: Option<usize>,
+}
+
+impl Source {
+    pub fn is_last_call(&self) -> bool {
+        self.left.is_some()
+    }
 }
 
 /// Our end of a process's stdin.
 pub struct Sink {
     pub fd: OwnedFd,
     pub watched: bool,
+    /// It is a terminal, of which `mid_line` tells whether a line was begun.
+    terminal: bool,
+    mid_line: bool,
+}
+
+impl Sink {
+    pub fn pipe(fd: OwnedFd) -> Sink {
+        Sink { fd, watched: false, terminal: false, mid_line: false }
+    }
+
+    pub fn terminal(fd: OwnedFd) -> Sink {
+        Sink { terminal: true, ..Sink::pipe(fd) }
+    }
 }
 
 /// What a turn with a pipe has come to.
@@ -51,6 +78,9 @@ pub struct Process {
     pub sink: Option<Sink>,
     pub sources: [Option<Source>; 2],
     pub deadline: Option<Instant>,
+    /// Its end of its terminal. As long as we hold it too, it may close all that it has and open it again, as login
+    /// does, without that being the end of channel 1.
+    terminal: Option<OwnedFd>,
     timeout: Duration,
     timed_out: bool,
     killed_by_host: bool,
@@ -67,6 +97,7 @@ impl Process {
             sink: None,
             sources: [None, None],
             deadline,
+            terminal: None,
             timeout,
             timed_out: false,
             killed_by_host: false,
@@ -76,7 +107,36 @@ impl Process {
     }
 
     pub fn add_source(&mut self, channel: u8, fd: OwnedFd) {
-        self.sources[usize::from(channel) - 1] = Some(Source { fd, watched: false, enlarged: false });
+        self.sources[usize::from(channel) - 1] =
+            Some(Source { fd, watched: false, enlarged: false, left: None });
+    }
+
+    /// Take both ends of its terminal, ours twice: that it can be read and that it can be written are waited for apart.
+    pub fn add_terminal(&mut self, output: OwnedFd, input: OwnedFd, its: OwnedFd) {
+        // It has a size of its own, which no pipe's call changes.
+        self.sources[0] = Some(Source { fd: output, watched: false, enlarged: true, left: None });
+        self.sink = Some(Sink::terminal(input));
+        self.terminal = Some(its);
+    }
+
+    pub fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    pub fn resize(&self, size: Size) {
+        if let Some(terminal) = &self.terminal {
+            let _ = terminal::resize(terminal, size);
+        }
+    }
+
+    /// Return the terminal of a process that has ended, of which only what lies in it is still read.
+    pub fn last_call(&mut self) -> Option<&mut Source> {
+        if self.terminal.is_none() || !self.exit_told {
+            return None;
+        }
+        let source = self.sources[0].as_mut()?;
+        source.left.get_or_insert(LAST_BYTES);
+        Some(source)
     }
 
     pub fn source(&mut self, channel: u8) -> Option<&mut Source> {
@@ -173,6 +233,7 @@ pub fn pump_out(
     let count = match rustix::io::readv(&source.fd, &mut [first, second, beyond]) {
         Ok(0) => return Flow::Closed,
         Ok(count) => count,
+        Err(Errno::AGAIN) if source.is_last_call() => return Flow::Closed,
         Err(Errno::AGAIN | Errno::INTR) => return Flow::Watch,
         Err(_) => return Flow::Closed,
     };
@@ -185,26 +246,35 @@ pub fn pump_out(
         let _ = rustix::pipe::fcntl_setpipe_size(&source.fd, LARGE_PIPE);
     }
     streams.produced(id, channel);
-    Flow::Watch
+    after(source, count)
+}
+
+/// Tell what comes after `count` bytes.
+fn after(source: &mut Source, count: usize) -> Flow {
+    let Some(left) = &mut source.left else { return Flow::Watch };
+    *left = left.saturating_sub(count);
+    if *left == 0 { Flow::Closed } else { Flow::Watch }
 }
 
 /// The host wants no more of this stream, but the process may go on writing.
 fn discard(source: &mut Source, scratch: &mut Scratch) -> Flow {
     match rustix::io::read(&source.fd, scratch) {
         Ok(0) => Flow::Closed,
-        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Flow::Watch,
+        Ok(count) => after(source, count),
+        Err(Errno::AGAIN) if source.is_last_call() => Flow::Closed,
+        Err(Errno::AGAIN | Errno::INTR) => Flow::Watch,
         Err(_) => Flow::Closed,
     }
 }
 
 /// Write what the host has sent, as far as the process takes it.
-pub fn pump_in(sink: &Sink, streams: &mut Streams, id: u32) -> Flow {
+pub fn pump_in(sink: &mut Sink, streams: &mut Streams, id: u32) -> Flow {
     loop {
         let Some(input) = streams.input(id) else {
             return Flow::Closed;
         };
         if input.finished() {
-            return Flow::Closed;
+            return finish_input(sink);
         }
         let (first, second) = input.ring.slices(0, usize::MAX);
         if first.is_empty() {
@@ -212,6 +282,8 @@ pub fn pump_in(sink: &Sink, streams: &mut Streams, id: u32) -> Flow {
         }
         match rustix::io::writev(&sink.fd, &[IoSlice::new(first), IoSlice::new(second)]) {
             Ok(count) => {
+                let last = input.ring.slices(count.saturating_sub(1), 1).0;
+                sink.mid_line = !matches!(last, [] | [b'\n' | b'\r' | CTRL_D]);
                 input.consume(count);
                 streams.consumed(id);
             }
@@ -219,6 +291,15 @@ pub fn pump_in(sink: &Sink, streams: &mut Streams, id: u32) -> Flow {
             Err(Errno::AGAIN) => return Flow::Watch,
             Err(_) => return Flow::Closed,
         }
+    }
+}
+
+/// The host will send no more. A pipe is closed; at a terminal the end of file is typed, and it stays.
+fn finish_input(sink: &Sink) -> Flow {
+    let keys = if sink.terminal { terminal::end_of_file(&sink.fd, sink.mid_line) } else { Vec::new() };
+    match keys.is_empty() || rustix::io::write(&sink.fd, &keys) != Err(Errno::AGAIN) {
+        true => Flow::Closed,
+        false => Flow::Watch,
     }
 }
 

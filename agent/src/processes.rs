@@ -10,7 +10,7 @@ use rustix::process::WaitOptions;
 use crate::contain::Containment;
 use crate::events::{Events, Token, Until};
 use crate::exec::Starter;
-use crate::open::Exec;
+use crate::open::{Exec, Size};
 use crate::process::{self, Expiry, Flow, Process, Scratch};
 use crate::streams::Streams;
 
@@ -54,11 +54,18 @@ impl Processes {
         }
     }
 
+    /// Resize the terminal of a process that has one.
+    pub fn resize(&mut self, id: u32, size: Size) {
+        if let Some(process) = self.all.get(&id) {
+            process.resize(size);
+        }
+    }
+
     /// The host needs nothing more of the stream; what the process writes from now on is read and dropped.
-    pub fn close(&mut self, events: &Events, id: u32) {
+    pub fn close(&mut self, streams: &mut Streams, events: &Events, id: u32) {
         self.close_sink(events, id);
-        self.watch_source(events, id, 1);
-        self.watch_source(events, id, 2);
+        self.credit(streams, events, id, 1);
+        self.credit(streams, events, id, 2);
     }
 
     // Output
@@ -77,7 +84,16 @@ impl Processes {
         }
     }
 
-    pub fn watch_source(&mut self, events: &Events, id: u32, channel: u8) {
+    /// There is room for more of a channel.
+    pub fn credit(&mut self, streams: &mut Streams, events: &Events, id: u32, channel: u8) {
+        // Of a terminal that is about to be hung up no event would come while somebody else holds it silently.
+        match self.all.get_mut(&id).and_then(|process| process.source(channel)) {
+            Some(source) if source.is_last_call() => self.hang_up(streams, events, id),
+            _ => self.watch_source(events, id, channel),
+        }
+    }
+
+    fn watch_source(&mut self, events: &Events, id: u32, channel: u8) {
         let Some(source) = self.all.get_mut(&id).and_then(|process| process.source(channel)) else {
             return;
         };
@@ -95,6 +111,10 @@ impl Processes {
         {
             // The process's end may live on in copies, so closing ours would not end the watch.
             events.forget(&source.fd);
+        }
+        if self.all.get(&id).is_some_and(Process::has_terminal) {
+            self.close_sink(events, id);
+            abandon_input(streams, id);
         }
         streams.close_output(id, channel);
         self.drop_if_finished(streams, events, id);
@@ -156,7 +176,27 @@ impl Processes {
         if let Some(exit) = self.all.get_mut(&id).and_then(Process::exit) {
             streams.exit(id, exit);
         }
+        self.hang_up(streams, events, id);
         self.drop_if_finished(streams, events, id);
+    }
+
+    /// Take what lies in the terminal of a process that has ended, then close it, whoever else still holds it: as the
+    /// end of its session leader does in Linux, but not in gVisor.
+    fn hang_up(&mut self, streams: &mut Streams, events: &Events, id: u32) {
+        loop {
+            let Some(process) = self.all.get_mut(&id) else { return };
+            let Some(source) = process.last_call() else { return };
+            match process::pump_out(source, streams, id, 1, &mut self.scratch) {
+                Flow::Watch => {}
+                Flow::Pause => {
+                    if std::mem::take(&mut source.watched) {
+                        events.forget(&source.fd);
+                    }
+                    return;
+                }
+                Flow::Closed => return self.close_source(streams, events, id, 1),
+            }
+        }
     }
 
     fn drop_if_finished(&mut self, streams: &mut Streams, events: &Events, id: u32) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::frame::{Header, Kind, Piece, Violation};
 use crate::hello::Hello;
 use crate::message::{self, Refusal};
-use crate::open::Open;
+use crate::open::{Open, Size};
 use crate::ready;
 use crate::stream::{Incoming, Stream};
 use crate::streams::Streams;
@@ -22,6 +22,7 @@ pub enum Event {
     /// The host has room for more of a channel.
     Credit(u32, u8),
     Signal(u32, i32),
+    Resize(u32, Size),
     Close(u32),
     Shutdown(Duration),
 }
@@ -104,8 +105,7 @@ impl Session {
                 self.streams.close(id);
                 Ok(Some(Event::Close(id)))
             }
-            // RESIZE is kept for terminals, which no process has yet.
-            _ => self.process(id).map(|_| None),
+            _ => self.resize(id, payload),
         }
     }
 
@@ -207,6 +207,12 @@ impl Session {
             number @ 1..=64 => Ok(live.then_some(Event::Signal(id, number.into()))),
             _ => Err(Violation::MalformedPayload),
         }
+    }
+
+    fn resize(&mut self, id: u32, payload: &[u8]) -> Result<Option<Event>, Violation> {
+        let live = self.process(id)?;
+        let size = Size::parse(fixed(payload)?)?;
+        Ok(live.then_some(Event::Resize(id, size)))
     }
 
     /// Return whether the stream is a process's; for a file operation the frame breaks the protocol, unless

@@ -51,6 +51,8 @@ pub struct Request<'a> {
     pub identity: &'a Identity,
     /// What becomes descriptors 0, 1 and 2.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Descriptor 0 becomes the controlling terminal.
+    pub terminal: bool,
     /// `cgroup.procs` of the group to join.
     pub join: Option<BorrowedFd<'a>>,
     pub processes: Option<u32>,
@@ -67,6 +69,7 @@ struct Plan {
     envp: Vec<*const c_char>,
     cwd: *const c_char,
     stdio: [c_int; 3],
+    terminal: bool,
     join: c_int,
     groups: Vec<libc::gid_t>,
     gid: libc::gid_t,
@@ -100,6 +103,7 @@ impl Spawner {
             envp: pointers(&env),
             cwd: cwd.as_ptr(),
             stdio: [0, 1, 2].map(|index| request.stdio[index].as_raw_fd()),
+            terminal: request.terminal,
             join: request.join.map_or(-1, |fd| fd.as_raw_fd()),
             groups: request.identity.groups.clone(),
             gid: request.identity.gid,
@@ -255,6 +259,10 @@ fn arrange_descriptors(plan: &Plan) -> Stepped {
     for (target, source) in plan.stdio.iter().enumerate() {
         // The sources are all above 2 and close on exec, which their copies do not.
         call!(Step::Descriptors, libc::SYS_dup3, *source, target as c_int, 0)?;
+    }
+    if plan.terminal {
+        // The session is new and the terminal too, so nobody is robbed of one.
+        call!(Step::Descriptors, libc::SYS_ioctl, 0, libc::TIOCSCTTY, 0)?;
     }
     Ok(())
 }

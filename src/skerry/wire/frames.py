@@ -81,6 +81,8 @@ HEADER: Final = struct.Struct("<IIBBH")
 HEADER_SIZE: Final = HEADER.size
 OFFSET: Final = struct.Struct("<Q")
 CREDIT: Final = struct.Struct("<QQ")
+SIZE: Final = struct.Struct("<HH")
+"""Rows and columns of a terminal."""
 _DATA_HEADER: Final = struct.Struct("<IIBBHQ")
 _END: Final = struct.Struct("<IIBBHQ")
 _CREDIT: Final = struct.Struct("<IIBBHQQ")
@@ -199,6 +201,10 @@ def encode_credit(stream: int, channel: int, acknowledged: int, limit: int) -> b
 
 def encode_signal(stream: int, number: int) -> bytes:
     return encode_frame(FrameType.SIGNAL, stream, bytes((number,)))
+
+
+def encode_resize(stream: int, rows: int, columns: int) -> bytes:
+    return encode_frame(FrameType.RESIZE, stream, SIZE.pack(rows, columns))
 
 
 def encode_shutdown(grace_ms: int) -> bytes:

@@ -180,6 +180,17 @@ class Entry(Message, frozen=True, kw_only=True):
     target: bytes | None
 
 
+Side = Annotated[int, Meta(ge=1, le=(1 << 16) - 1)]
+
+
+class Terminal(Message, frozen=True, kw_only=True):
+    """The terminal that a process gets; `term` becomes TERM where its environment has none."""
+
+    rows: Side
+    columns: Side
+    term: str
+
+
 class OpenExec(Message, frozen=True, kw_only=True, tag_field="op", tag="exec"):
     argv: tuple[bytes, ...]
     env: tuple[bytes, ...] = ()
@@ -190,7 +201,7 @@ class OpenExec(Message, frozen=True, kw_only=True, tag_field="op", tag="exec"):
     stderr: Literal["null", "pipe", "stdout"] = "pipe"
     timeout_ms: Count = 0
     no_new_privileges: bool = False
-    terminal: None = None
+    terminal: Terminal | None = None
     limits: tuple[Count, Count] = (256 << 10, 256 << 10)
 
 

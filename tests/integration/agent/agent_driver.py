@@ -221,6 +221,7 @@ class Host:
         timeout_ms: int = 0,
         no_new_privileges: bool = False,
         limits: tuple[int, int] = (WINDOW, WINDOW),
+        terminal: dict[str, object] | None = None,
     ) -> int:
         return self.open(
             "exec",
@@ -233,7 +234,7 @@ class Host:
             stderr=stderr,
             timeout_ms=timeout_ms,
             no_new_privileges=no_new_privileges,
-            terminal=None,
+            terminal=terminal,
             limits=limits,
         )
 

@@ -183,6 +183,10 @@ def _spec(
         for path, mode in (("/dev", "0755"), ("/tmp", "1777"), ("/run", "0755"))
     ]
     proc = {"destination": "/proc", "type": "proc", "source": "proc"}
+    devices = [
+        {"destination": "/dev", "type": "dev", "source": "dev", "options": ["nosuid", "ro"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec"]},
+    ]
     return {
         "ociVersion": "1.2.0",
         "process": {
@@ -194,7 +198,7 @@ def _spec(
             "noNewPrivileges": False,
         },
         "root": {"path": str(root), "readonly": False},
-        "mounts": [proc, *(tmpfs if kind == "container" else tmpfs[:2]), *mounts],
+        "mounts": [proc, *([*devices, *tmpfs[1:]] if kind == "container" else tmpfs[:2]), *mounts],
         "annotations": {
             "dev.gvisor.spec.rootfs.source": str(image),
             "dev.gvisor.spec.rootfs.type": "erofs",

@@ -10,6 +10,7 @@ import pytest
 from agent_driver import PATH, WINDOW
 from agent_places import Sandbox
 
+AT_A_TERMINAL = {"stdin": "pipe", "stdout": "pipe", "stderr": "stdout"}
 EXITED = {"code": 0, "signal": None, "reason": "exited"}
 
 
@@ -203,7 +204,8 @@ def test_the_number_of_open_streams_is_bounded(boxed: Sandbox) -> None:
         ({"argv": [b"x" * 65536]}, "invalid_argument"),
         ({"env": [b"A"]}, "invalid_argument"),
         ({"cwd": b"tmp"}, "invalid_argument"),
-        ({"terminal": {"rows": 1}}, "unimplemented"),
+        ({"terminal": {"rows": 1, "columns": 1, "term": "x"}}, "invalid_argument"),
+        ({"terminal": {"rows": 1, "columns": 1, "term": "x y"}, **AT_A_TERMINAL}, "invalid_argument"),
     ],
 )
 def test_what_a_caller_gets_wrong_is_an_answer_and_no_violation(
