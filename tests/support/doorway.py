@@ -13,6 +13,7 @@ from door_client import Http, Socket
 from skerry.doors.native.app import native_door
 from skerry.doors.native.callers import LocalCallers
 from skerry.doors.native.listening import Listener, listening
+from skerry.doors.native.places import Places
 from skerry.engine.engine import Engine, assemble
 from skerry.testing.clock import VirtualClock
 from skerry.testing.ids import CountingIds
@@ -49,7 +50,7 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def opened_door(folder: Path) -> AsyncIterator[Door]:
+async def opened_door(folder: Path, places: Places | None = None) -> AsyncIterator[Door]:
     """Serve a door in `folder` while the block lasts."""
     clock, ids = VirtualClock(), CountingIds()
     images = MemoryImages(clock=clock, ids=ids)
@@ -59,5 +60,5 @@ async def opened_door(folder: Path) -> AsyncIterator[Door]:
         path = folder / "v1.sock"
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(str(path))
-        async with engine.running(), listening(app, sock) as listener:
+        async with engine.running(), listening(app, sock, places=places) as listener:
             yield Door(path, listener, engine, node, clock, images)

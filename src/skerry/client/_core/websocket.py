@@ -29,6 +29,7 @@ PING: Final = 9
 PONG: Final = 10
 
 HEAD_BYTES_MAX: Final = 16 * 1024
+_WHY_BYTES: Final = 500
 
 
 class SocketProtocolError(Exception):
@@ -61,11 +62,12 @@ class Handshake:
             f"Sec-WebSocket-Key: {self.key.decode()}\r\nSec-WebSocket-Version: 13\r\n\r\n"
         ).encode("ascii")
 
-    def check(self, head: bytes) -> None:
-        """Raise SocketProtocolError unless `head` accepts the upgrade."""
+    def check(self, head: bytes, rest: bytes = b"") -> None:
+        """Raise SocketProtocolError unless `head` accepts the upgrade; `rest` may hold why it does not."""
         status, *lines = head.decode("latin-1").split("\r\n")
         if status.split(" ", 2)[1:2] != ["101"]:
-            raise SocketProtocolError(f"the server refused the upgrade: {status[:200]!r}")
+            why = f": {rest[:_WHY_BYTES].decode(errors='replace')!r}" if rest else ""
+            raise SocketProtocolError(f"the server refused the upgrade: {status[:200]!r}{why}")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         expected = base64.b64encode(hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest()).decode()
         if headers.get("sec-websocket-accept") != expected:

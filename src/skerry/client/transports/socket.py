@@ -174,7 +174,8 @@ class FrameSocket(asyncio.BufferedProtocol):
             if self._end - self._start > websocket.HEAD_BYTES_MAX:
                 raise SocketProtocolError("the answer to the handshake has no end")
             return False
-        self._handshake.check(bytes(self._view[self._start : head_end]))
+        head, rest = self._view[self._start : head_end], self._view[head_end + 4 : self._end]
+        self._handshake.check(bytes(head), bytes(rest))
         self._start = head_end + 4
         self._upgraded.set_result(None)
         return True

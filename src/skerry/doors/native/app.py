@@ -17,6 +17,7 @@ from skerry.doors.native.connection import Connection, Receive
 from skerry.doors.native.endpoints import ENDPOINTS, health_at
 from skerry.doors.native.errors import tell
 from skerry.doors.native.outbox import Send
+from skerry.doors.native.places import PLACE
 from skerry.engine.engine import Engine
 from skerry.model.errors import AuthError, InvalidError, NotFoundError
 
@@ -49,7 +50,7 @@ def native_door(engine: Engine, callers: Callers, *, started_at: float) -> Asgi:
             await send({"type": "websocket.close"})  # before acceptance: the handshake is answered 403
             return
         await send({"type": "websocket.accept"})
-        await Connection(engine, receive, send).serve()
+        await Connection(engine, receive, send, scope["state"][PLACE]).serve()
 
     return door
 

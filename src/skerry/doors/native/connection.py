@@ -12,6 +12,7 @@ from typing import Any
 from skerry.doors.native import operations
 from skerry.doors.native.errors import log, tell
 from skerry.doors.native.outbox import ConnectionGone, Outbox, Send
+from skerry.doors.native.places import Place
 from skerry.doors.native.streams import Stream
 from skerry.doors.native.windows import SendWindow
 from skerry.engine.engine import Engine
@@ -27,11 +28,12 @@ _REASON_BYTES = 123  # what fits into a close frame behind its code
 class Connection:
     """A client's socket from its acceptance to its end. When it ends, nothing of it is left."""
 
-    def __init__(self, engine: Engine, receive: Receive, send: Send) -> None:
+    def __init__(self, engine: Engine, receive: Receive, send: Send, place: Place) -> None:
         self._engine = engine
         self._receive = receive
         self._send = send
         self._outbox = Outbox(send)
+        self._place = place
         self._streams: dict[int, Stream] = {}
         self._works: dict[int, asyncio.Task[None]] = {}
         self._last_stream = 0
@@ -107,6 +109,7 @@ class Connection:
             await stream.say(FrameType.ERROR, tell(full))
             return
         self._streams[number] = stream
+        self._place.streams += 1
         self._works[number] = tasks.create_task(self._work(opened, stream))
 
     def _stream(self, number: int, opened: native.Open) -> Stream:
@@ -138,6 +141,7 @@ class Connection:
 
     def _forget(self, number: int) -> asyncio.Task[None]:
         del self._streams[number]
+        self._place.streams -= 1
         return self._works.pop(number)
 
     async def _close(self, broken: Exception) -> None:

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
-import struct
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any, Final, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skerry.doors.native.app import Asgi
-from skerry.doors.native.callers import PEER, Peer
+from skerry.doors.native.places import TOTAL, Places
+from skerry.doors.native.protocols import HttpProtocol, Refusals, StreamProtocol
 from skerry.wire.frames import MAX_DATA
 
-_UCRED: Final = struct.Struct("iII")
-# The kernel's default holds less than one frame of 256 KiB, so that each would be written in two turns of the loop.
-_SEND_BUFFER: Final = 1 << 20
 # A message that is too long for any frame still gets in, so that the rule it breaks can be named.
 _MESSAGE_MAX: Final = 2 * MAX_DATA
 _GRACE_S: Final = 3
-
-
-class _LocalProtocol(HttpToolsProtocol):
-    """uvicorn's connection, which also tells the door who is at the other end."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family == socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            self.app_state = {**self.app_state, PEER: peer_of(sock)}
-        super().connection_made(transport)
+FILES_SHARE: Final = 4
+"""Connections may take one in so many of the files that the server may open: each sandbox holds a handful."""
 
 
 class _Server(uvicorn.Server):
@@ -73,12 +62,16 @@ class Listener:
 
 
 @contextlib.asynccontextmanager
-async def listening(door: Asgi, sock: socket.socket) -> AsyncIterator[Listener]:
-    """Serve `door` on a bound socket while the block lasts; at its end open calls get three seconds."""
+async def listening(door: Asgi, sock: socket.socket, *, places: Places | None = None) -> AsyncIterator[Listener]:
+    """Serve `door` on a bound socket while the block lasts; at its end open calls get three seconds.
+
+    `places` bounds the connections; without it they may take a quarter of the files that this process may open.
+    """
+    places = places or Places(min(TOTAL, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // FILES_SHARE))
     config = uvicorn.Config(
         cast(Any, door),
-        http=_LocalProtocol,
-        ws="websockets-sansio",
+        http=cast(Any, partial(HttpProtocol, refusals=Refusals(places))),
+        ws=cast(Any, partial(StreamProtocol, places=places)),
         ws_max_size=_MESSAGE_MAX,
         ws_per_message_deflate=False,
         ws_ping_interval=None,  # the kernel tells when a local client goes away
@@ -101,9 +94,3 @@ async def listening(door: Asgi, sock: socket.socket) -> AsyncIterator[Listener]:
     finally:
         server.leave.set()
         await serving
-
-
-def peer_of(sock: socket.socket) -> Peer:
-    """Return who connected, as the kernel knows it."""
-    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Peer(pid=pid, uid=uid, gid=gid)
