@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from skerry.client.autostart import LOCK_NAME, LOG_NAME
 from skerry.model.errors import InvalidError
+from skerry.model.places import START_LOCK, START_LOG
 from skerry.store.sqlite.database import FILE
 
 _RUNTIME_MODE: Final = 0o750
 _DATA_MODE: Final = 0o700
-_RUNTIME_NAMES: Final = re.compile(rf"{re.escape(LOCK_NAME)}|{re.escape(LOG_NAME)}|gvisor|records|v[0-9]+\.sock")
+_RUNTIME_NAMES: Final = re.compile(rf"{re.escape(START_LOCK)}|{re.escape(START_LOG)}|gvisor|records|v[0-9]+\.sock")
 
 
 def own_runtime_folder(folder: Path, *, group: int | None = None) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
 from skerry.apps.composition import EngineParts, Ground
-from skerry.apps.settings import RUNTIME_DIR
 from skerry.engine.images import BuiltImages
 from skerry.images.bases import DebianBases
 from skerry.images.erofs import pack_agent
 from skerry.images.files import ImageFolder
 from skerry.images.trust import TrustFolder
 from skerry.isolation.gvisor.backend import GvisorBackend
+from skerry.model import places
 from skerry.model.events import Events
 from skerry.model.ids import NODE, Ids, NodeId
 from skerry.node import cgroups
@@ -94,7 +94,7 @@ async def _backend(data: Path, runtime: Path) -> GvisorBackend:
 
 def _instance(runtime: Path) -> str:
     """Return what sets the devices and groups of this server apart from those of another one on the machine."""
-    if runtime == Path(RUNTIME_DIR):
+    if runtime == Path(places.RUNTIME_DIR):
         return ""
     digest = hashlib.sha256(os.fsencode(runtime)).digest()
     return "".join(chr(ord("a") + byte % 26) for byte in digest[:4])  # names of devices take letters only

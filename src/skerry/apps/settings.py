@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from skerry.model.errors import InvalidError
-from skerry.wire.native import PROTOCOL
+from skerry.model import places
+from skerry.wire.native import SOCKET_NAME
 
-RUNTIME_DIR: Final = "/run/skerry"
-DATA_DIR: Final = "/var/lib/skerry"
 IDLE_S: Final = 600.0
 
 
@@ -24,20 +22,19 @@ class Settings:
     client and without a live sandbox. `group` may use the socket, and with it everything.
     """
 
-    runtime_dir: Path = Path(RUNTIME_DIR)
-    data_dir: Path = Path(DATA_DIR)
+    runtime_dir: Path = Path(places.RUNTIME_DIR)
+    data_dir: Path = Path(places.DATA_DIR)
     group: str | None = None
     foreground: bool = False
     idle_s: float = IDLE_S
 
     @property
     def socket(self) -> Path:
-        """The socket's name carries the protocol's version, so that servers of two versions can stand side by side."""
-        return self.runtime_dir / f"v{PROTOCOL}.sock"
+        return self.runtime_dir / SOCKET_NAME
 
     @property
     def log(self) -> Path:
-        return self.data_dir / "server.log"
+        return self.data_dir / places.SERVER_LOG
 
 
 def from_environment(
@@ -45,15 +42,8 @@ def from_environment(
 ) -> Settings:
     """Return the settings with the folders that SKERRY_RUNTIME_DIR and SKERRY_DATA_DIR name, if they do."""
     return Settings(
-        runtime_dir=_folder(environ, "SKERRY_RUNTIME_DIR", RUNTIME_DIR),
-        data_dir=_folder(environ, "SKERRY_DATA_DIR", DATA_DIR),
+        runtime_dir=places.runtime_dir(environ),
+        data_dir=places.data_dir(environ),
         group=group,
         foreground=foreground,
     )
-
-
-def _folder(environ: Mapping[str, str], name: str, default: str) -> Path:
-    path = Path(environ.get(name) or default)
-    if not path.is_absolute():
-        raise InvalidError(f"{name}={str(path)!r} is relative; give an absolute path, or unset it for {default}")
-    return path

@@ -38,8 +38,8 @@ def command(as_json: bool) -> int:
 
 def examine() -> list[dict[str, str]]:
     """Return what every probe found, each bounded to a second."""
+    from skerry.apps.probes import PROBES, as_data
     from skerry.cli.bounded import run_all
-    from skerry.cli.probes import PROBES, as_data
 
     outcomes = run_all([partial(as_data, probe) for probe in PROBES.values()], SECONDS)
     return [{"name": name, **_finding(name, outcome)} for name, outcome in zip(PROBES, outcomes, strict=True)]
@@ -47,8 +47,8 @@ def examine() -> list[dict[str, str]]:
 
 def _finding(name: str, outcome: Any) -> dict[str, str]:
     """Return a finding also for a probe that hung or failed."""
+    from skerry.apps.probes import MENDS
     from skerry.cli.bounded import Hung
-    from skerry.cli.probes import MENDS
 
     if isinstance(outcome, dict):
         return outcome

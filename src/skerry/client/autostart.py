@@ -23,16 +23,15 @@ from typing import Final
 from skerry.client.settings import ServerAddress
 from skerry.client.transports import unix
 from skerry.model.errors import Error, InvalidError, PermissionDeniedError, ServerUnavailableError, StartFailedError
+from skerry.model.places import START_LOCK, START_LOG
 from skerry.model.text import printable
 
 MODULE: Final = "skerry.apps.local"
-LOCK_NAME: Final = "start.lock"
-LOG_NAME: Final = "start.log"
 START_TIMEOUT_S: Final = 60.0
 LOG_BYTES_MAX: Final = 4 * 1024 * 1024
 LOG_LINES_SHOWN: Final = 12
 _POLL_S: Final = 0.02
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SERVER_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What a server reads of its environment. Everything else of the caller's stays with the caller.
 _FOLDER = re.compile(r"SKERRY_[A-Z]+(_[A-Z]+)*_DIR")
 _SETTINGS: Final = ("SKERRY_NETWORK_RANGE",)
@@ -44,14 +43,14 @@ async def ensure(address: ServerAddress) -> None:
         raise no_server(address)
     prepare_folder(address.runtime_dir)
     deadline = time.monotonic() + START_TIMEOUT_S
-    with _lock_file(address.runtime_dir / LOCK_NAME) as lock:
+    with _lock_file(address.runtime_dir / START_LOCK) as lock:
         while not _try_lock(lock):
             if await _listens(address.socket):
                 return
             if time.monotonic() > deadline:
                 raise ServerUnavailableError(
                     f"another program has been starting the local server for {START_TIMEOUT_S:.0f} s; "
-                    f"see {address.runtime_dir / LOG_NAME}",
+                    f"see {address.runtime_dir / START_LOG}",
                     retry=False,
                 )
             await asyncio.sleep(_POLL_S)
@@ -84,7 +83,7 @@ def no_server(address: ServerAddress) -> Error:
         )
     return ServerUnavailableError(
         f"no server listens on {address.socket}, and only root can start it: run `sudo skerry server --group "
-        f"{_group_name()}` in another terminal, or run this program as root"
+        f"{group_name()}` in another terminal, or run this program as root"
     )
 
 
@@ -92,7 +91,7 @@ def no_access(address: ServerAddress) -> Error:
     """Return the error for a user whom the socket's permissions keep out."""
     return PermissionDeniedError(
         f"you (uid {os.geteuid()}) may not use the server on {address.socket}: run this program as root, or let root "
-        f"run `skerry server --group {_group_name()}`, which gives that whole group access to all its sandboxes"
+        f"run `skerry server --group {group_name()}`, which gives that whole group access to all its sandboxes"
     )
 
 
@@ -105,7 +104,7 @@ def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the whole environment of the server: fixed, but for the folders and settings that the caller chose."""
     folders = {name: value for name, value in environ.items() if _FOLDER.fullmatch(name) and value.startswith("/")}
     settings = {name: environ[name] for name in _SETTINGS if name in environ}
-    return {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "TZ": "UTC", **folders, **settings}
+    return {"PATH": SERVER_PATH, "HOME": "/root", "LANG": "C.UTF-8", "TZ": "UTC", **folders, **settings}
 
 
 def log_tail(log: Path, since: int) -> str:
@@ -120,7 +119,7 @@ def log_tail(log: Path, since: int) -> str:
 
 
 async def _start(address: ServerAddress, deadline: float) -> None:
-    log = address.runtime_dir / LOG_NAME
+    log = address.runtime_dir / START_LOG
     begun = time.monotonic()
     with _open_log(log) as output:
         since = os.fstat(output).st_size
@@ -202,7 +201,8 @@ def _open_log(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _group_name() -> str:
+def group_name() -> str:
+    """Return the name of this user's group, to whom a server can be given."""
     import grp
 
     try:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from skerry.client._core import host_access
-from skerry.model import variables
+from skerry.model import places, variables
 from skerry.model.errors import InvalidError, UnimplementedError
+from skerry.wire.native import SOCKET_NAME
 
-RUNTIME_DIR: Final = "/run/skerry"
-SOCKET_NAME: Final = "v1.sock"  # the name carries the protocol's version
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 
 _OFF: Final = ("0", "no", "false", "off")
@@ -36,13 +35,15 @@ def server_address(url: str | None = None, *, autostart: bool | None = None) -> 
     """Return the server that `url`, or else SKERRY_URL, or else the runtime folder names."""
     url = url or os.environ.get("SKERRY_URL") or None
     if url is None:
-        local = Path(os.environ.get("SKERRY_RUNTIME_DIR") or RUNTIME_DIR) / SOCKET_NAME
+        local = places.runtime_dir(os.environ) / SOCKET_NAME
         allowed = not _is_off("SKERRY_AUTOSTART") if autostart is None else autostart
         return ServerAddress(local, autostart=allowed)
     if url.startswith("unix://"):
         path = Path(url.removeprefix("unix://"))
         if not path.is_absolute():
-            raise InvalidError(f"SKERRY_URL={url!r}: give an absolute path, such as unix://{RUNTIME_DIR}/{SOCKET_NAME}")
+            raise InvalidError(
+                f"SKERRY_URL={url!r}: give an absolute path, such as unix://{places.RUNTIME_DIR}/{SOCKET_NAME}"
+            )
         return ServerAddress(path, autostart=False)
     if url.startswith(("https://", "http://")):
         raise UnimplementedError(

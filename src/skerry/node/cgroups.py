@@ -21,6 +21,7 @@ from skerry.model.ids import SandboxId
 from skerry.model.limits import MIB
 from skerry.node.interfaces import Cgroups
 
+MOUNTINFO = Path("/proc/self/mountinfo")
 CONTROLLERS = ("cpu", "cpuacct", "memory", "pids")
 _PERIOD_US = 100_000  # the kernel's own default
 _QUOTA_MIN_US = 1000  # the kernel refuses less
@@ -45,7 +46,7 @@ class MountedCgroups:
         return " and ".join(parts) or "none"
 
 
-def detect(name: str, *, mountinfo: Path = Path("/proc/self/mountinfo")) -> Cgroups:
+def detect(name: str, *, mountinfo: Path = MOUNTINFO) -> Cgroups:
     """Return this machine's control groups, with ours below `name` in each of them.
 
     Raises IsolationUnavailableError, which says what was found, for what has not been tried.

@@ -29,6 +29,8 @@ from skerry.wire.frames import (
 )
 
 PROTOCOL: Final = 1
+SOCKET_NAME: Final = f"v{PROTOCOL}.sock"
+"""The socket's name carries the protocol's version, so that servers of two versions can stand side by side."""
 WINDOW: Final = 16 << 20
 """How far a client may grant beyond what it has acknowledged."""
 STDIN_WINDOW: Final = 1 << 20

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from skerry.cli import commands, doctor, probes
+from skerry.apps import probes
+from skerry.apps.probes import Finding
+from skerry.cli import commands, doctor
 from skerry.cli.bounded import Hung, run_all
-from skerry.cli.probes import Finding
 
 
 def hang() -> None:
@@ -74,9 +75,9 @@ def test_a_machine_that_lacks_nothing_is_0(monkeypatch: pytest.MonkeyPatch, caps
 @pytest.mark.parametrize(
     ("probe", "patch", "told"),
     [
-        ("runsc", ("_binary", lambda name: probes.Path("/nowhere") / name), "make setup"),
-        ("agent", ("_binary", lambda name: probes.Path("/nowhere") / name), "make setup"),
-        ("image_tools", ("TOOLS_PATH", "/nowhere"), "apt-get install --yes erofs-utils mmdebstrap"),
+        ("runsc", ("place", lambda name: probes.Path("/nowhere") / name), "make setup"),
+        ("agent", ("place", lambda name: probes.Path("/nowhere") / name), "make setup"),
+        ("image_tools", ("SERVER_PATH", "/nowhere"), "apt-get install --yes erofs-utils mmdebstrap"),
         ("disk", ("DISK_MIN_GIB", 1e9), "SKERRY_DATA_DIR"),
         ("memory", ("MEMORY_MIN_GIB", 1e9), "end other programs"),
         ("kernel", ("KERNEL_MIN", (99, 0)), "full-upgrade"),

@@ -36,3 +36,9 @@ def test_a_server_elsewhere_is_not_there_yet() -> None:
 def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(InvalidError, match="unix:///"):
         server_address(url)
+
+
+def test_a_relative_folder_is_refused_by_name_as_the_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKERRY_RUNTIME_DIR", "here")
+    with pytest.raises(InvalidError, match=r"SKERRY_RUNTIME_DIR.*relative"):
+        server_address()

@@ -15,14 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from skerry.apps.binaries import AGENT, IMAGE_HELPER, LAUNCHER, RUNSC, place
+from skerry.client.autostart import SERVER_PATH, group_name
+from skerry.client.settings import server_address
+from skerry.model.places import SERVER_LOG, data_dir
+from skerry.node.cgroups import CONTROLLERS, MOUNTINFO, look
+
 Status = Literal["ok", "note", "missing"]
 
-DATA_DIR: Final = "/var/lib/skerry"
-TOOLS_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KERNEL_MIN: Final = (5, 14)  # cgroup.kill, and everything older that is used
 DISK_MIN_GIB: Final = 5.0
 MEMORY_MIN_GIB: Final = 1.0
-CONTROLLERS: Final = ("cpu", "cpuacct", "memory", "pids")
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
 
@@ -52,7 +55,7 @@ def kernel() -> Finding:
 def root() -> Finding:
     if os.geteuid() == 0:
         return Finding("ok", "you are root and may start the local server")
-    group = _group()
+    group = group_name()
     return Finding(
         "note",
         f"you are uid {os.geteuid()}: you can use a server that root shares with your group, but not start one",
@@ -61,7 +64,7 @@ def root() -> Finding:
 
 
 def runsc() -> Finding:
-    path = _binary("runsc")
+    path = place(RUNSC)
     if not path.exists():
         return Finding("missing", f"{path} is not built", "make setup")
     answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=0.9)
@@ -71,10 +74,9 @@ def runsc() -> Finding:
 
 
 def agent() -> Finding:
-    names = ("skerry-agent", "skerry-launch", "skerry-image")
-    missing = [name for name in names if not os.access(_binary(name), os.X_OK)]
+    missing = [name for name in (AGENT, LAUNCHER, IMAGE_HELPER) if not os.access(place(name), os.X_OK)]
     if missing:
-        return Finding("missing", f"not built: {', '.join(missing)} (in {_binary('')})", "make setup")
+        return Finding("missing", f"not built: {', '.join(missing)} (in {place('')})", "make setup")
     return Finding("ok", "the agent, the launcher and the image helper are built")
 
 
@@ -92,25 +94,18 @@ def network_namespaces() -> Finding:
 
 
 def cgroups() -> Finding:
-    found: dict[str, str] = {}
-    unified = ""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        if kind == "cgroup":
-            found.update({name: before.split()[4] for name in options.split(",") if name in CONTROLLERS})
-        elif kind == "cgroup2":
-            unified = before.split()[4]
-    lacking = [name for name in CONTROLLERS if name not in found]
+    found = look(MOUNTINFO)
+    lacking = [name for name in CONTROLLERS if name not in found.v1]
     if lacking:
-        have = f"; version 2 is at {unified}, which is not used yet" if unified else ""
+        have = f"; version 2 is at {found.v2}, which is not used yet" if found.v2 else ""
         return Finding(
             "missing",
             f"the control groups {', '.join(lacking)} are not mounted in version 1{have}",
             "boot with systemd.unified_cgroup_hierarchy=0",
         )
-    if os.geteuid() == 0 and not all(os.access(folder, os.W_OK) for folder in found.values()):
-        return Finding("missing", "the control groups are mounted read-only", "mount -o remount,rw " + found["memory"])
+    if os.geteuid() == 0 and not all(os.access(folder, os.W_OK) for folder in found.v1.values()):
+        mend = f"mount -o remount,rw {found.v1['memory']}"
+        return Finding("missing", "the control groups are mounted read-only", mend)
     return Finding("ok", f"version 1 with {', '.join(CONTROLLERS)}")
 
 
@@ -145,7 +140,7 @@ def ip_forward() -> Finding:
 
 
 def disk() -> Finding:
-    folder = _data_dir()
+    folder = data_dir(os.environ)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free / 2**30
     text = f"{free:.1f} GiB free for {folder}"
@@ -169,7 +164,7 @@ def memory() -> Finding:
 
 def image_tools() -> Finding:
     packages = {"mkfs.erofs": "erofs-utils", "mmdebstrap": "mmdebstrap"}
-    lacking = [package for tool, package in packages.items() if shutil.which(tool, path=TOOLS_PATH) is None]
+    lacking = [package for tool, package in packages.items() if shutil.which(tool, path=SERVER_PATH) is None]
     if lacking:
         text = f"not installed: {', '.join(lacking)}, which build images"
         return Finding("missing", text, f"apt-get install --yes {' '.join(lacking)}")
@@ -177,7 +172,7 @@ def image_tools() -> Finding:
 
 
 def images() -> Finding:
-    folder = _data_dir() / "images"
+    folder = data_dir(os.environ) / "images"
     try:
         built = sum(path.suffix == ".erofs" for path in folder.iterdir())
     except FileNotFoundError:
@@ -191,24 +186,26 @@ def images() -> Finding:
 
 def server() -> Finding:
     """Ask the server that this program would use, without starting one."""
-    from skerry.client.settings import server_address
-
     path = server_address(autostart=False).socket
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(0.8)
         try:
             peer.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
-            mend = "" if os.geteuid() == 0 else f"sudo skerry server --group {_group()}"
+            mend = "" if os.geteuid() == 0 else f"sudo skerry server --group {group_name()}"
             return Finding("note", f"none listens on {path}; root's first command starts one", mend)
         except PermissionError:
-            return Finding("missing", f"you may not use the one on {path}", f"sudo skerry server --group {_group()}")
+            return Finding(
+                "missing", f"you may not use the one on {path}", f"sudo skerry server --group {group_name()}"
+            )
         _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (0, os.geteuid()):
             return Finding("missing", f"the one on {path} runs as uid {uid} and is not trusted", "unset SKERRY_URL")
         peer.sendall(b"GET /v1/health HTTP/1.1\r\nHost: skerry\r\nConnection: close\r\n\r\n")
         if not peer.recv(4096).startswith(b"HTTP/1.1 200"):
-            return Finding("missing", f"the one on {path} answers, but is not well", f"see {_data_dir()}/server.log")
+            return Finding(
+                "missing", f"the one on {path} answers, but is not well", f"see {data_dir(os.environ) / SERVER_LOG}"
+            )
     return Finding("ok", f"one answers on {path}")
 
 
@@ -246,23 +243,6 @@ def _unshare(flags: int) -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def _data_dir() -> Path:
-    return Path(os.environ.get("SKERRY_DATA_DIR") or DATA_DIR)
-
-
-def _binary(name: str) -> Path:
-    return Path(__file__).resolve().parent.parent / "_bin" / name
-
-
-def _group() -> str:
-    import grp
-
-    try:
-        return grp.getgrgid(os.getgid()).gr_name
-    except KeyError:
-        return str(os.getgid())
 
 
 def _last_line(text: str) -> str:
