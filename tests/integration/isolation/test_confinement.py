@@ -19,6 +19,7 @@ import pytest_asyncio
 from guest import Guest, hello
 from realbackend import BIN, RealBackend, small_claim
 
+from skerry.isolation.gvisor.logs import LOG_BYTES
 from skerry.isolation.gvisor.members import GvisorMember
 from skerry.isolation.gvisor.sentry import ENVIRONMENT, FLAGS
 
@@ -175,6 +176,41 @@ async def test_the_sentry_holds_no_folder_and_no_file_of_the_machine_that_it_was
         elif target.startswith("/") and not target.startswith("/memfd:"):
             assert Path(target) in given, target
             assert not stat.S_ISDIR(status.st_mode)
+
+
+def write_without_end(path: Path) -> None:
+    with path.open("r+b", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+async def test_nothing_that_the_sentry_can_write_to_takes_space_on_the_machines_disk(busy: GvisorMember) -> None:
+    sealed = 0
+    for fd in Path(f"/proc/{busy.record.pid}/fd").iterdir():
+        flags = Path(f"/proc/{busy.record.pid}/fdinfo/{fd.name}").read_text().split("flags:\t")[1].split()[0]
+        if int(flags, 8) & os.O_ACCMODE == os.O_RDONLY or not stat.S_ISREG(fd.stat().st_mode):
+            continue
+        target = os.readlink(fd)
+        assert target.startswith("/memfd:"), target
+        if target.startswith("/memfd:skerry-"):
+            sealed += 1
+            with pytest.raises(PermissionError):
+                write_without_end(fd)
+            assert fd.stat().st_size == LOG_BYTES
+    assert sealed == 3, "the logs of sentry, keeper and agent; all else is the guest's memory, which is counted"
+
+
+async def test_a_successor_reads_what_was_said_before_it_came(busy: GvisorMember, real: RealBackend) -> None:
+    links = Path(f"/proc/{busy.record.pid}/fd").iterdir()
+    log = next(link for link in links if "memfd:skerry-sentry" in os.readlink(link))
+    with log.open("r+b", buffering=0) as file:
+        file.write(b"said by the sentry\n")
+    successor = real.another()
+    member = await successor.adopt(busy.record)
+    assert member is not None
+    assert "said by the sentry" in member.last_words()
+    await member.destroy()
+    successor.close()
 
 
 async def test_images_are_open_for_reading_only(busy: GvisorMember, real: RealBackend, base_image: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.folders import MemberFolder, StateFolder, member_id, sandbox_of
+from skerry.isolation.gvisor.logs import KEEPER, SENTRY, Logs
 from skerry.isolation.gvisor.members import END_SECONDS, GvisorMember
 from skerry.isolation.gvisor.probe import check_machine, unavailable
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, arguments_of, key_of, reap
-from skerry.isolation.gvisor.sentry import Boot, Launcher, SentryError, printable_lines
+from skerry.isolation.gvisor.sentry import Boot, Launcher, SentryError
 from skerry.model.errors import StartFailedError
 from skerry.model.ids import SANDBOX, RandomIds, SandboxId
 from skerry.model.members import MemberRecord, MemberSpec
@@ -81,9 +82,11 @@ class GvisorBackend:
     async def adopt(self, record: MemberRecord) -> GvisorMember | None:
         self._prepare()
         sentry = ProcessKey(record.pid, record.pid_start)
+        logs = Logs.of(record.pid)
         try:
-            return self._member(record.sandbox, sentry, new=False)
+            return self._member(record.sandbox, sentry, logs, new=False)
         except (ProcessLookupError, FileNotFoundError):
+            logs.close()
             await self._remove(record.sandbox)
             return None
 
@@ -104,12 +107,17 @@ class GvisorBackend:
             self._agent_image_fd = -1
 
     async def _boot(self, spec: MemberSpec, folder: MemberFolder) -> GvisorMember:
+        logs = Logs()
         try:
-            sentry = await self._launcher.start(self._what_it_gets(spec, folder))
-            member = self._member(spec.sandbox, sentry, new=True)
+            sentry = await self._launcher.start(self._what_it_gets(spec, folder, logs))
+            member = self._member(spec.sandbox, sentry, logs, new=True)
         except (SentryError, OSError) as exc:
-            said = printable_lines(folder.sentry_log, folder.keeper_log)
+            said = logs.last_words()
+            logs.close()
             raise StartFailedError(f"{spec.sandbox} at boot: {exc}{said and f' ({said})'}", stage="boot") from exc
+        except BaseException:
+            logs.close()
+            raise
         try:
             await member.start()
         except BaseException:
@@ -117,7 +125,7 @@ class GvisorBackend:
             raise
         return member
 
-    def _what_it_gets(self, spec: MemberSpec, folder: MemberFolder) -> Boot:
+    def _what_it_gets(self, spec: MemberSpec, folder: MemberFolder, logs: Logs) -> Boot:
         return Boot(
             container_id=member_id(spec.sandbox),
             control_socket=self._state.control_socket(spec.sandbox),
@@ -125,13 +133,13 @@ class GvisorBackend:
             image=self._member_image,
             keeper_in=folder.keeper_in,
             keeper_out=folder.keeper_out,
-            keeper_log=folder.keeper_log,
-            log=folder.sentry_log,
+            keeper_log=logs.new(KEEPER),
+            log=logs.new(SENTRY),
             cgroup_procs=spec.cgroup_procs,
         )
 
-    def _member(self, sandbox: SandboxId, sentry: ProcessKey, *, new: bool) -> GvisorMember:
-        return GvisorMember(sandbox, sentry, state=self._state, agent_image=self._agent_image_fd, new=new)
+    def _member(self, sandbox: SandboxId, sentry: ProcessKey, logs: Logs, *, new: bool) -> GvisorMember:
+        return GvisorMember(sandbox, sentry, state=self._state, logs=logs, agent_image=self._agent_image_fd, new=new)
 
     def _prepare(self) -> None:
         if self._agent_image_fd < 0:

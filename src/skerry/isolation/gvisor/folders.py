@@ -5,7 +5,6 @@ STATE/                     0700, the server's own
   bundle/config.json       one for all members, since all of them start alike
   members/BODY/            BODY is the sandbox's id without its prefix
     keeper.in keeper.out   named pipes, so that a successor of the node can open them again
-    runsc.log keeper.log agent.log pid
 """
 
 from __future__ import annotations
@@ -57,18 +56,6 @@ class MemberFolder:
     @property
     def keeper_out(self) -> Path:
         return self.path / "keeper.out"
-
-    @property
-    def keeper_log(self) -> Path:
-        return self.path / "keeper.log"
-
-    @property
-    def agent_log(self) -> Path:
-        return self.path / "agent.log"
-
-    @property
-    def sentry_log(self) -> Path:
-        return self.path / "sentry.log"
 
     def make(self) -> None:
         self.path.mkdir(mode=0o700)

@@ -16,8 +16,8 @@ from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.control import Control, ControlError
 from skerry.isolation.gvisor.folders import StateFolder, container_id, member_id
 from skerry.isolation.gvisor.keeper import Keeper, KeeperError
+from skerry.isolation.gvisor.logs import AGENT, ATTACH, Logs
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, reap
-from skerry.isolation.gvisor.sentry import printable_lines
 from skerry.model.errors import ConflictError, InternalError, StartFailedError
 from skerry.model.ids import SandboxId
 from skerry.model.members import AgentPipes, Claim, MemberRecord, Nic
@@ -34,16 +34,17 @@ class GvisorMember:
     """A booted sandbox; matches `skerry.node.interfaces.Member`."""
 
     def __init__(
-        self, sandbox: SandboxId, sentry: ProcessKey, *, state: StateFolder, agent_image: int, new: bool
+        self, sandbox: SandboxId, sentry: ProcessKey, *, state: StateFolder, logs: Logs, agent_image: int, new: bool
     ) -> None:
-        """Take over a sandbox whose sentry runs. `agent_image` stays the caller's."""
+        """Take over a sandbox whose sentry runs, and its logs. `agent_image` stays the caller's."""
         self._sandbox = sandbox
         self._state = state
         self._agent_image = agent_image
-        self._folder = state.member(sandbox)
+        self._logs = logs
         self._sentry = Watch(sentry)
         self._control = Control(state.control_socket(sandbox))
-        self._keeper = Keeper(self._folder.keeper_in, self._folder.keeper_out, new=new)
+        folder = state.member(sandbox)
+        self._keeper = Keeper(folder.keeper_in, folder.keeper_out, new=new)
         self._claimed = False
         self._collecting: set[asyncio.Task[None]] = set()
         self._destroying = asyncio.Lock()
@@ -81,7 +82,7 @@ class GvisorMember:
         arguments = bodies.claim_arguments(claim, member_id=member_id(self._sandbox), container_id=identifier)
         with contextlib.ExitStack() as files:
             pipes = _Pipes(files)
-            given = [*pipes.theirs, self._agent_log(files), *_image_files(files, claim, self._agent_image)]
+            given = [*pipes.theirs, self._logs.new(AGENT), *_image_files(files, claim, self._agent_image)]
             await self._call("claim", "containerManager.StartSubcontainer", arguments, given)
             return pipes.keep()
 
@@ -91,7 +92,7 @@ class GvisorMember:
             pipes = _Pipes(files)
             if os.write(pipes.writer, hello) != len(hello):
                 raise InternalError(f"a HELLO of {len(hello)} bytes does not fit into a pipe")
-            given = [*pipes.theirs, self._agent_log(files)]
+            given = [*pipes.theirs, self._logs.new(ATTACH)]
             pid = await self._call("attach", "containerManager.ExecuteAsync", arguments, given)
             task = asyncio.create_task(self._collect(pid))
             self._collecting.add(task)
@@ -111,7 +112,7 @@ class GvisorMember:
         reap(self._sentry.key.pid)
 
     def last_words(self) -> str:
-        return printable_lines(self._folder.sentry_log, self._folder.keeper_log, self._folder.agent_log)
+        return self._logs.last_words()
 
     def alive(self) -> bool:
         return self._sentry.key.alive()
@@ -127,6 +128,7 @@ class GvisorMember:
             self._sentry.close()
             self._control.close()
             self._keeper.close()
+            self._logs.close()
 
     async def _end_sentry(self) -> None:
         # The sentry is the first process of its pid namespace: the kernel ends all others there before it is gone.
@@ -180,9 +182,6 @@ class GvisorMember:
         said = self.last_words()
         state = "" if self.alive() else "; its sentry has ended"
         return StartFailedError(f"{self._sandbox} at {stage}: {cause}{state}{said and f' ({said})'}", stage=stage)
-
-    def _agent_log(self, files: contextlib.ExitStack) -> int:
-        return _opened(files, self._folder.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 class _Pipes:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skerry.isolation.gvisor.processes import ProcessKey, key_of
-from skerry.model.text import printable
 
 # Every member runs with these flags. `bodies.conf` says the same to the claim, and docs/explanation/isolation.md says
 # what each one is for.
@@ -37,10 +36,8 @@ PROCESS_NAME = "runsc-sandbox"
 # times and 125 1.25 (benchmarks, `idle-memory`); at most 1.3 is promised.
 ENVIRONMENT = ("GOGC=125",)
 
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _LISTEN = 16
 _SAID_BYTES = 4096
-_LAST_LINES = 5
 _TRANSPARENT_HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage")
 _CHOSEN = re.compile(r"\[(\w+)\]")
 
@@ -59,8 +56,8 @@ class Boot:
     image: Path
     keeper_in: Path
     keeper_out: Path
-    keeper_log: Path
-    log: Path
+    keeper_log: int
+    log: int
     cgroup_procs: Sequence[Path] = ()
 
 
@@ -82,7 +79,7 @@ class Launcher:
         """Return a sentry that has been executed; it answers its control socket once it is up. Raises SentryError."""
         with contextlib.ExitStack() as files:
             given = {
-                "log-fd": [_open(files, boot.log, _APPEND)],
+                "log-fd": [boot.log],
                 "controller-fd": [files.enter_context(_listening(boot.control_socket)).fileno()],
                 "spec-fd": [_open(files, boot.spec, os.O_RDONLY)],
                 "io-fds": [_open(files, boot.image, os.O_RDONLY)],
@@ -90,11 +87,11 @@ class Launcher:
                 "stdio-fds": [
                     _open(files, boot.keeper_in, os.O_RDWR),
                     _open(files, boot.keeper_out, os.O_RDWR),
-                    _open(files, boot.keeper_log, _APPEND),
+                    boot.keeper_log,
                 ],
                 # The sentry writes a byte here when it is up, and gives up if it cannot. Nobody needs it, since the
-                # control socket answers by then: so it goes to a file, which takes every byte.
-                "start-sync-fd": [_open(files, boot.log, _APPEND)],
+                # control socket answers by then.
+                "start-sync-fd": [_open(files, Path(os.devnull), os.O_WRONLY)],
             }
             flags = [flag for flag, fds in given.items() for _ in fds]
             passed = [fd for fds in given.values() for fd in fds]
@@ -147,17 +144,6 @@ class Launcher:
         finally:
             os.close(reader)
         return _outcome(process.wait(), said)
-
-
-def printable_lines(*files: Path) -> str:
-    """The last lines of some small logs, as one line of printable text."""
-    lines: list[str] = []
-    for path in files:
-        with contextlib.suppress(OSError):
-            lines += path.read_bytes()[-_SAID_BYTES:].decode(errors="replace").replace("\0", "").splitlines()
-    last = [line.strip() for line in lines if line.strip()][-_LAST_LINES:]
-    text = "; ".join(dict.fromkeys(last))
-    return printable(text, keep="")
 
 
 def _about_the_machine() -> Iterator[str]:
