@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fuzz bench golden format lock bare clean
+.PHONY: help setup demo test check fuzz bench golden format lock wheel bare clean
 
 help: ## list these tasks
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,9 @@ format: setup ## format all sources
 
 lock: setup ## choose the newest dependencies that pyproject.toml allows
 	@$(VENV)/python tools/lock.py
+
+wheel: setup ## build the sdist and the wheel into dist/
+	@$(VENV)/python tools/build_wheel.py
 
 bare: setup ## prove `make test` in a bare Debian root with only Python, Go and Rust
 	@$(VENV)/python tools/bare_root.py

@@ -68,6 +68,7 @@ CHECKS = (
         "golden",
         script("build_runtime.py", "--shapes"),
     ),
+    Check("licences", script("licences.py", "--check"), ROOT, "golden", script("licences.py")),
     Check("mypy", tool("mypy")),
     Check("import contracts", tool("lint-imports")),
     *(check for crate in CRATES for check in rust_checks(crate)),

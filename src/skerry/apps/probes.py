@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from skerry.apps.binaries import AGENT, IMAGE_HELPER, LAUNCHER, RUNSC, place
+from skerry.apps.binaries import AGENT, IMAGE_HELPER, LAUNCHER, RUNSC, place, restored_by
 from skerry.client.autostart import SERVER_PATH, group_name
 from skerry.client.settings import server_address
 from skerry.model.places import SERVER_LOG, data_dir
@@ -66,17 +66,17 @@ def root() -> Finding:
 def runsc() -> Finding:
     path = place(RUNSC)
     if not path.exists():
-        return Finding("missing", f"{path} is not built", "make setup")
+        return Finding("missing", f"{path} is not built", restored_by("make setup"))
     answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=0.9)
     if answer.returncode:
-        return Finding("missing", f"{path} does not run: {_last_line(answer.stderr)}", "make clean setup")
+        return Finding("missing", f"{path} does not run: {_last_line(answer.stderr)}", restored_by("make clean setup"))
     return Finding("ok", answer.stdout.splitlines()[0])
 
 
 def agent() -> Finding:
     missing = [name for name in (AGENT, LAUNCHER, IMAGE_HELPER) if not os.access(place(name), os.X_OK)]
     if missing:
-        return Finding("missing", f"not built: {', '.join(missing)} (in {place('')})", "make setup")
+        return Finding("missing", f"not built: {', '.join(missing)} (in {place('')})", restored_by("make setup"))
     return Finding("ok", "the agent, the launcher and the image helper are built")
 
 
@@ -229,7 +229,7 @@ PROBES: Final[dict[str, Callable[[], Finding]]] = {
 MENDS: Final[dict[str, str]] = {
     "user namespaces": "sysctl -w user.max_user_namespaces=15000",
     "network namespaces": "sysctl -w user.max_net_namespaces=15000",
-    "runsc": "make clean setup",
+    "runsc": restored_by("make clean setup"),
     "server": "SKERRY_TRACEBACK=1 skerry version",
 }
 
