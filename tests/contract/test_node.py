@@ -14,7 +14,7 @@ from skerry.model import errors
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxReason
 from skerry.model.ids import ImageId, ProcessId, SandboxId, encode
 from skerry.model.nodes import Launch
-from skerry.model.specs import ExecSpec, SandboxSpec
+from skerry.model.specs import ExecSpec, SandboxSpec, Terminal
 from skerry.testing.clock import VirtualClock, settle
 from skerry.testing.ids import CountingIds
 from skerry.testing.images import MemoryImages
@@ -76,6 +76,56 @@ async def content(output: Output, offset: int = 0) -> bytes:
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
+
+
+# Terminals
+
+TERMINAL = {"terminal": Terminal(rows=33, columns=111, term="vt220"), "stderr": "stdout"}
+
+
+async def test_a_process_at_a_terminal_sees_its_size_and_writes_to_one_channel(subject: Subject) -> None:
+    sandbox = await subject.started()
+    handle = await subject.exec(sandbox, "stty", "size", **TERMINAL)
+    assert handle.view.terminal
+    assert await content(handle.output(1)) == b"33 111\r\n"
+    assert await content(handle.output(2)) == b""
+    assert (await handle.wait()).code == 0
+
+
+async def test_what_fails_at_a_terminal_says_so_on_its_one_channel(subject: Subject) -> None:
+    sandbox = await subject.started()
+    handle = await subject.exec(sandbox, "no-such-command", **TERMINAL)
+    assert (await content(handle.output(1))).endswith(b"not found\r\n")
+    assert (await handle.wait()).code == 127
+
+
+async def test_the_environment_has_the_type_of_the_terminal_unless_it_says_another(subject: Subject) -> None:
+    sandbox = await subject.started()
+    told = await subject.exec(sandbox, "env", **TERMINAL)
+    assert b"TERM=vt220\r\n" in await content(told.output(1))
+    own = await subject.exec(sandbox, "env", env={"TERM": "dumb"}, **TERMINAL)
+    assert b"TERM=dumb\r\n" in await content(own.output(1))
+
+
+async def test_an_entrypoint_may_have_a_terminal(subject: Subject) -> None:
+    launch = subject.launch("stty", "size", terminal=TERMINAL["terminal"])
+    await subject.node.start(launch)
+    assert launch.entrypoint is not None
+    handle = subject.node.process(launch.sandbox, launch.entrypoint)
+    assert handle.view.terminal
+    assert await content(handle.output(1)) == b"33 111\r\n"
+
+
+async def test_a_terminal_is_resized_while_it_is_there_and_nothing_else_is(subject: Subject) -> None:
+    sandbox = await subject.started()
+    lasting = await subject.exec(sandbox, "cat", **TERMINAL)
+    await lasting.resize(65_535, 1)
+    plain = await subject.exec(sandbox, "cat")
+    with pytest.raises(errors.ConflictError, match="no terminal"):
+        await plain.resize(24, 80)
+    await lasting.signal(9)
+    await lasting.wait()
+    await lasting.resize(24, 80)
 
 
 # Sandboxes

@@ -10,7 +10,7 @@ from skerry.engine.interfaces import NodeView
 from skerry.model import limits
 from skerry.model.errors import InvalidError
 from skerry.model.guestpath import parse_guest_path
-from skerry.model.specs import ExecSpec, Resources, SandboxSpec
+from skerry.model.specs import ExecSpec, Resources, SandboxSpec, Terminal
 
 _STDIO = {"stdin": ("pipe", "null"), "stdout": ("pipe", "null"), "stderr": ("pipe", "null", "stdout")}
 _USER_CHARS = 256
@@ -34,6 +34,8 @@ def admit(spec: SandboxSpec, machine: NodeView) -> SandboxSpec:
     _check_env(spec.env)
     _check_env(spec.host_access.env)
     _check_user(spec.user)
+    if spec.terminal is not None:
+        _check_terminal(spec.terminal)
     return replace(spec, workdir=_workdir(spec.workdir))
 
 
@@ -51,7 +53,20 @@ def admit_exec(spec: ExecSpec) -> ExecSpec:
         value = getattr(spec, name)
         if value not in allowed:
             raise InvalidError(f"{name} is {value!r}; it is one of {', '.join(allowed)}")
+    if spec.terminal is not None:
+        _check_terminal(spec.terminal)
+        if (spec.stdin, spec.stdout, spec.stderr) != ("pipe", "pipe", "stdout"):
+            raise InvalidError(
+                "a terminal is stdin, stdout and stderr of its process in one; say stdin pipe, stdout pipe, stderr stdout"
+            )
     return replace(spec, workdir=_workdir(spec.workdir))
+
+
+def check_size(rows: int, columns: int) -> None:
+    """Raise InvalidError for a size that no terminal can have."""
+    for name, side in (("rows", rows), ("columns", columns)):
+        if not 1 <= side <= limits.TERMINAL_SIDE_MAX:
+            raise InvalidError(f"a terminal of {side} {name} cannot be; give 1 to {limits.TERMINAL_SIDE_MAX:,}")
 
 
 def check_name(name: str, *, what: str) -> str:
@@ -133,6 +148,16 @@ def _check_env(env: Mapping[str, str]) -> None:
         raise InvalidError(
             f"the environment takes {size:,} bytes, but at most {limits.ENV_BYTES:,} are allowed; "
             "write the data to a file (`sandbox.filesystem.write_text`) and pass its path"
+        )
+
+
+def _check_terminal(terminal: Terminal) -> None:
+    check_size(terminal.rows, terminal.columns)
+    term = terminal.term
+    if len(term) > limits.TERM_CHARS or not all("!" <= char <= "~" for char in term):
+        raise InvalidError(
+            f"term {term[: limits.TERM_CHARS]!r} is no type of terminal; give up to {limits.TERM_CHARS} printable "
+            "ASCII characters without a space, such as xterm-256color"
         )
 
 

@@ -72,6 +72,9 @@ class ProcessHandle(Protocol):
     async def signal(self, number: int) -> None:
         """Send a signal to the process group; a process that has ended is left alone."""
 
+    async def resize(self, rows: int, columns: int) -> None:
+        """Resize the terminal, and tell its foreground process group; raises ConflictError if there is none."""
+
     async def wait(self) -> ProcessExit: ...
 
 

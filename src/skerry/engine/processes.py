@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Final
 
-from skerry.engine.admission import admit_exec
+from skerry.engine.admission import admit_exec, check_size
 from skerry.engine.interfaces import ProcessHandle
 from skerry.engine.sandboxes import Sandboxes
 from skerry.model.errors import InvalidError, NotFoundError
@@ -67,6 +67,11 @@ class Processes:
         handle = self.get(sandbox, process)
         if idempotency_key is None or self._sent.add((sandbox, handle.view.id, idempotency_key)):
             await handle.signal(number)
+
+    async def resize(self, sandbox: SandboxId, process: str, *, rows: int, columns: int) -> None:
+        """Resize the terminal of a process; one that has ended is left alone. Raises ConflictError if it has none."""
+        check_size(rows, columns)
+        await self.get(sandbox, process).resize(rows, columns)
 
 
 class _Recent:

@@ -97,6 +97,7 @@ class ProcessView:
     sandbox: SandboxId
     argv: tuple[str, ...]
     started_at: float
+    terminal: bool = False
     exit: ProcessExit | None = None
 
 

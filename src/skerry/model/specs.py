@@ -50,8 +50,20 @@ class HostAccess:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """What a process reads from and writes to instead of pipes. `term` is TERM where the environment has none."""
+
+    rows: int = limits.TERMINAL_ROWS
+    columns: int = limits.TERMINAL_COLUMNS
+    term: str = "xterm-256color"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExecSpec:
-    """A process to start. `env` is laid over the sandbox's. `timeout_s` None means none."""
+    """A process to start. `env` is laid over the sandbox's. `timeout_s` None means none.
+
+    A `terminal` is stdin, stdout and stderr in one: "pipe", "pipe" and "stdout".
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -62,11 +74,15 @@ class ExecSpec:
     stdout: str = "pipe"  # "pipe" or "null"
     stderr: str = "pipe"  # "pipe", "null" or "stdout"
     no_new_privileges: bool = False
+    terminal: Terminal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxSpec:
-    """A sandbox to create. `entrypoint` empty means the image's command, or none: it then waits for its lifetime."""
+    """A sandbox to create. `entrypoint` empty means the image's command, or none: it then waits for its lifetime.
+
+    `terminal` is the entrypoint's.
+    """
 
     image: ImageId
     entrypoint: tuple[str, ...] = ()
@@ -74,6 +90,7 @@ class SandboxSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str | None = None
     user: str = "root"
+    terminal: Terminal | None = None
     lifetime_s: float = limits.LIFETIME_DEFAULT_S
     resources: Resources = field(default_factory=Resources)
     network: NetworkPolicy = NetworkPolicy.OPEN

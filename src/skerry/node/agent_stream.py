@@ -107,6 +107,10 @@ class AgentStream:
         """Send a signal, 1 to 64, to the process group; nothing happens when the process is over."""
         self._link.write(self._link.streams.signal(self.number, number))
 
+    def resize(self, rows: int, columns: int) -> None:
+        """Resize the terminal, 1 to 65,535 each; nothing happens when the process is over or has none."""
+        self._link.write(self._link.streams.resize(self.number, rows, columns))
+
     def close(self) -> None:
         """Give the stream up: a file operation is aborted, a process runs on without its output. May be repeated."""
         if not self._over:

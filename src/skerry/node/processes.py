@@ -11,11 +11,12 @@ from skerry.model.errors import ConflictError, InvalidError, NotFoundError
 from skerry.model.exits import ProcessExit
 from skerry.model.limits import ENV_BYTES
 from skerry.model.sandboxes import ProcessView
-from skerry.model.specs import ExecSpec
+from skerry.model.specs import ExecSpec, Terminal
 from skerry.node.agent_stream import AgentStream, LinkLost
 from skerry.node.environment import encoded
 from skerry.node.output import ProcessOutput
 from skerry.node.output_log import OutputLog
+from skerry.wire import messages
 from skerry.wire.messages import OpenExec
 
 
@@ -69,6 +70,13 @@ class NodeProcess:
         """Send a signal to the process group; a process that has ended is left alone."""
         if self._stream is not None and not self._exit.done():
             self._stream.signal(number)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Resize the terminal; that of a process that has ended is left alone."""
+        if not self._view.terminal:
+            raise ConflictError(f"process {self._view.id} has no terminal to resize; start it with one (pty=True)")
+        if self._stream is not None and not self._exit.done():
+            self._stream.resize(rows, columns)
 
     async def wait(self) -> ProcessExit:
         return await asyncio.shield(self._exit)
@@ -137,7 +145,17 @@ def open_exec(spec: ExecSpec, *, env: dict[str, str], workdir: str, user: str) -
         stderr=spec.stderr if spec.stderr in ("pipe", "null", "stdout") else "pipe",  # type: ignore[arg-type]
         timeout_ms=0 if spec.timeout_s is None else max(1, round(spec.timeout_s * 1000)),
         no_new_privileges=spec.no_new_privileges,
+        terminal=None if spec.terminal is None else _terminal(spec.terminal),
     )
+
+
+def exec_spec(argv: tuple[str, ...], terminal: Terminal | None) -> ExecSpec:
+    """Return the spec of a command that runs as its sandbox says, at a terminal or not."""
+    return ExecSpec(argv=argv, terminal=terminal, stderr="pipe" if terminal is None else "stdout")
+
+
+def _terminal(terminal: Terminal) -> messages.Terminal:
+    return messages.Terminal(rows=terminal.rows, columns=terminal.columns, term=terminal.term)
 
 
 def channels_of(op: OpenExec) -> tuple[int, ...]:

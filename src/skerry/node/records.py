@@ -87,6 +87,7 @@ class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     at: float
     channels: tuple[int, ...]
     stdin: bool
+    terminal: bool = False
     deadline: float | None = None
 
 

@@ -39,6 +39,7 @@ from skerry.wire.frames import (
     encode_data_header,
     encode_end,
     encode_frame,
+    encode_resize,
     encode_signal,
 )
 from skerry.wire.messages import (
@@ -214,6 +215,12 @@ class Streams:
         if stream is None or stream.closed or stream.op != "exec":
             return b""
         return encode_signal(number, signal)
+
+    def resize(self, number: int, rows: int, columns: int) -> bytes:
+        stream = self._open.get(number)
+        if stream is None or stream.closed or stream.op != "exec":
+            return b""
+        return encode_resize(number, rows, columns)
 
     def close(self, number: int) -> bytes:
         """Give a stream up before its last word; from here on only that last word is waited for."""

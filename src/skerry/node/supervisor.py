@@ -43,7 +43,7 @@ from skerry.node.environment import sandbox_environment
 from skerry.node.holdings import AGENT_S, Holdings
 from skerry.node.interfaces import Member
 from skerry.node.machinery import Machinery
-from skerry.node.processes import NodeProcess, open_exec
+from skerry.node.processes import NodeProcess, exec_spec, open_exec
 from skerry.node.records import SandboxRecord
 from skerry.node.table import ProcessTable
 from skerry.node.waterfall import Waterfall
@@ -228,7 +228,13 @@ class Supervisor:
         link = self.link()
         defaults = self._defaults
         op = open_exec(spec, env=defaults.env, workdir=defaults.workdir, user=defaults.user)
-        view = ProcessView(id=process, sandbox=self.id, argv=spec.argv, started_at=self._now())
+        view = ProcessView(
+            id=process,
+            sandbox=self.id,
+            argv=spec.argv,
+            started_at=self._now(),
+            terminal=spec.terminal is not None,
+        )
         try:
             async with asyncio.timeout(BEGIN_S):
                 return await self.table.start(link, view, op, timeout_s=spec.timeout_s)
@@ -277,7 +283,7 @@ class Supervisor:
     async def _start_entrypoint(self) -> None:
         command = self._launch.spec.entrypoint or self._launch.image.config.command
         if self._launch.entrypoint is not None and command:
-            await self.exec(self._launch.entrypoint, ExecSpec(argv=command))
+            await self.exec(self._launch.entrypoint, exec_spec(command, self._launch.spec.terminal))
 
     def _on_process_exit(self, process: ProcessId, end: ProcessExit) -> None:
         if process == self._launch.entrypoint:

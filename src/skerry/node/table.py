@@ -106,6 +106,7 @@ class ProcessTable:
                 at=view.started_at,
                 channels=channels,
                 stdin=op.stdin == "pipe",
+                terminal=op.terminal is not None,
                 deadline=None if timeout_s is None else view.started_at + timeout_s,
             )
         )
@@ -181,7 +182,13 @@ class ProcessTable:
 
     def _take_up(self, entry: Entry) -> None:
         if isinstance(entry, ProcessStarted):
-            view = ProcessView(id=entry.process, sandbox=self.sandbox, argv=entry.argv, started_at=entry.at)
+            view = ProcessView(
+                id=entry.process,
+                sandbox=self.sandbox,
+                argv=entry.argv,
+                started_at=entry.at,
+                terminal=entry.terminal,
+            )
             output = self._output(entry.process, entry.channels)
             self._processes[entry.process] = NodeProcess(view, output)
             self._streams[entry.stream] = entry.process

@@ -191,11 +191,19 @@ class FakeNode:
     def _run_entrypoint(self, box: FakeSandbox, process: ProcessId) -> None:
         spec = box.launch.spec
         argv = spec.entrypoint or box.launch.image.config.command
-        entrypoint = self._run(box, process, ExecSpec(argv=argv, workdir=spec.workdir, user=spec.user))
+        stderr = "pipe" if spec.terminal is None else "stdout"
+        asked = ExecSpec(argv=argv, workdir=spec.workdir, user=spec.user, terminal=spec.terminal, stderr=stderr)
+        entrypoint = self._run(box, process, asked)
         self._tasks.start(self._follow_entrypoint(box, entrypoint), name="entrypoint")
 
     def _run(self, box: FakeSandbox, process: ProcessId, spec: ExecSpec) -> FakeProcess:
-        view = ProcessView(id=process, sandbox=box.launch.sandbox, argv=spec.argv, started_at=self._clock.now())
+        view = ProcessView(
+            id=process,
+            sandbox=box.launch.sandbox,
+            argv=spec.argv,
+            started_at=self._clock.now(),
+            terminal=spec.terminal is not None,
+        )
         env = {**box.launch.image.config.env, **box.launch.spec.env, **spec.env}
         made = box.processes[process] = FakeProcess(view, spec, env=env, files=box.files.contents, clock=self._clock)
         self._tasks.start(made.run(self._programs.get(spec.argv[0], not_found)), name=f"process {process}")

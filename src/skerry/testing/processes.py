@@ -27,7 +27,8 @@ class FakeProcess:
     ) -> None:
         self.view = view
         self.spec = spec
-        self.env = env
+        self.terminal = spec.terminal
+        self.env = env if spec.terminal is None else {"TERM": spec.terminal.term, **env}
         self.workdir = spec.workdir or "/"
         self._files = files
         self._clock = clock
@@ -73,6 +74,11 @@ class FakeProcess:
             reason = ProcessReason.KILLED if number == SIGKILL else ProcessReason.SIGNALED
             await self.stop(ProcessExit(reason=reason, signal=number))
 
+    async def resize(self, rows: int, columns: int) -> None:
+        if self.terminal is None:
+            raise ConflictError(f"process {self.view.id} has no terminal to resize; start it with one (pty=True)")
+        self.terminal = replace(self.terminal, rows=rows, columns=columns)
+
     async def wait(self) -> ProcessExit:
         return await asyncio.shield(self._exited)
 
@@ -91,6 +97,8 @@ class FakeProcess:
         kind = self.spec.stdout if channel == 1 else self.spec.stderr
         if kind == "stdout":
             channel, kind = 1, self.spec.stdout
+        if self.terminal is not None:
+            data = data.replace(b"\n", b"\r\n")
         if kind == "pipe" and data:
             await self._outputs[channel].write(data)
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from skerry.model.specs import ExecSpec
+from skerry.model.specs import ExecSpec, Terminal
 
 CHUNK = 64 << 10
 
@@ -15,6 +15,7 @@ class RunningProgram(Protocol):
     """What a program sees."""
 
     spec: ExecSpec
+    terminal: Terminal | None
     env: Mapping[str, str]
     workdir: str
 
@@ -85,6 +86,15 @@ async def pwd(process: RunningProgram) -> int:
     return 0
 
 
+async def stty(process: RunningProgram) -> int:
+    """`stty size`: what a terminal's rows and columns are."""
+    if process.terminal is None:
+        await process.write(b"stty: 'standard input': Inappropriate ioctl for device\n", 2)
+        return 1
+    await process.write(f"{process.terminal.rows} {process.terminal.columns}\n".encode())
+    return 0
+
+
 async def true(process: RunningProgram) -> int:
     return 0
 
@@ -107,6 +117,7 @@ PROGRAMS: Mapping[str, Program] = {
     "warn": warn,
     "env": env,
     "pwd": pwd,
+    "stty": stty,
     "true": true,
     "false": false,
 }

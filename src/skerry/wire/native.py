@@ -75,6 +75,17 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """One control payload."""
 
 
+Side = Annotated[int, Meta(ge=1, le=(1 << 16) - 1)]
+
+
+class Terminal(Payload, frozen=True, kw_only=True):
+    """The terminal that a process gets; `term` is TERM where its environment has none."""
+
+    rows: Side
+    columns: Side
+    term: str
+
+
 class OpenExec(Payload, frozen=True, kw_only=True, tag_field="op", tag="exec"):
     """Start a process, or find the one that this id started before."""
 
@@ -89,6 +100,7 @@ class OpenExec(Payload, frozen=True, kw_only=True, tag_field="op", tag="exec"):
     stdout: Literal["null", "pipe"] = "pipe"
     stderr: Literal["null", "pipe", "stdout"] = "pipe"
     no_new_privileges: bool = False
+    terminal: Terminal | None = None
     limits: tuple[Count, Count] = (0, 0)
 
 

@@ -18,7 +18,17 @@ from skerry.doors.native.windows import SendWindow
 from skerry.engine.engine import Engine
 from skerry.model.errors import ResourceExhaustedError
 from skerry.wire import native
-from skerry.wire.frames import CREDIT, HEADER_SIZE, OFFSET, STDOUT, FrameType, Header, ProtocolViolation, parse_header
+from skerry.wire.frames import (
+    CREDIT,
+    HEADER_SIZE,
+    OFFSET,
+    SIZE,
+    STDOUT,
+    FrameType,
+    Header,
+    ProtocolViolation,
+    parse_header,
+)
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -94,7 +104,7 @@ class Connection:
         elif header.type == FrameType.SIGNAL:
             stream.signal(payload[0])
         elif header.type == FrameType.RESIZE:
-            stream.expect_process("RESIZE")  # terminals follow; until then there is nothing to resize
+            stream.resize(*SIZE.unpack(payload))
         else:
             self._forget(stream.number).cancel()
 

@@ -102,6 +102,12 @@ async def signal_process(call: Call) -> payloads.Nothing:
     return payloads.Nothing()
 
 
+async def resize_process(call: Call) -> payloads.Nothing:
+    where = _sandbox(call), call.path["process"]
+    await call.engine.processes.resize(*where, rows=call.body.rows, columns=call.body.columns)
+    return payloads.Nothing()
+
+
 def _sandbox(call: Call) -> SandboxId:
     return SandboxId(call.path["sandbox"])
 
@@ -213,6 +219,14 @@ ENDPOINTS: Final[Sequence[Endpoint]] = (
         summary="Send a signal to the process group; a process that has ended is left alone",
         handle=signal_process,
         body=payloads.SignalBody,
+        answer=payloads.Nothing,
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/sandboxes/{sandbox}/processes/{process}/resize",
+        summary="Resize the terminal of a process, and tell what runs in it; `rows` and `columns` are 1 to 65,535",
+        handle=resize_process,
+        body=payloads.ResizeBody,
         answer=payloads.Nothing,
     ),
 )

@@ -14,7 +14,7 @@ from skerry.engine.interfaces import ProcessHandle
 from skerry.model.errors import ConflictError
 from skerry.model.ids import SandboxId
 from skerry.model.sandboxes import FileEntry
-from skerry.model.specs import ExecSpec
+from skerry.model.specs import ExecSpec, Terminal
 from skerry.model.text import escaped
 from skerry.wire import native
 from skerry.wire.frames import STDERR, STDOUT, FrameType
@@ -76,6 +76,8 @@ async def _follow(handle: ProcessHandle, stream: Stream, *, stdin: bool) -> None
         listeners = [tasks.create_task(_pass_signals(handle, stream))]
         if stdin:
             listeners.append(tasks.create_task(_feed(handle, stream)))
+        if handle.view.terminal:
+            listeners.append(tasks.create_task(_pass_sizes(handle, stream)))
         says: list[Coroutine[Any, Any, None]] = [_pump(handle, stream, channel) for channel in stream.outputs]
         async with asyncio.TaskGroup() as sayers:
             for say in (*says, _tell_exit(handle, stream)):
@@ -129,6 +131,12 @@ async def _pass_signals(handle: ProcessHandle, stream: Stream) -> None:
             await handle.signal(number)
 
 
+async def _pass_sizes(handle: ProcessHandle, stream: Stream) -> None:
+    while True:
+        rows, columns = await stream.next_size()
+        await handle.resize(rows, columns)
+
+
 def _exec_spec(opened: native.OpenExec) -> ExecSpec:
     return ExecSpec(
         argv=opened.argv,
@@ -140,7 +148,12 @@ def _exec_spec(opened: native.OpenExec) -> ExecSpec:
         stdout=opened.stdout,
         stderr=opened.stderr,
         no_new_privileges=opened.no_new_privileges,
+        terminal=None if opened.terminal is None else _terminal(opened.terminal),
     )
+
+
+def _terminal(terminal: native.Terminal) -> Terminal:
+    return Terminal(rows=terminal.rows, columns=terminal.columns, term=terminal.term)
 
 
 # Files

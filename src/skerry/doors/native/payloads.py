@@ -10,7 +10,7 @@ from msgspec import Meta
 from skerry.model import limits
 from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.sandboxes import SandboxState, Stage
-from skerry.model.specs import ImageDefinition, Isolation, NetworkPolicy, Resources
+from skerry.model.specs import ImageDefinition, Isolation, NetworkPolicy, Resources, Terminal
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +111,14 @@ class ResourcesBody(Body, frozen=True, kw_only=True):
     processes: int | None = None
 
 
+class TerminalBody(Body, frozen=True, kw_only=True):
+    """A terminal for the entrypoint; `term` is TERM where the environment has none."""
+
+    rows: int = limits.TERMINAL_ROWS
+    columns: int = limits.TERMINAL_COLUMNS
+    term: str = Terminal.term
+
+
 class SandboxBody(Body, frozen=True, kw_only=True):
     image: str
     entrypoint: tuple[str, ...] = ()
@@ -118,6 +126,7 @@ class SandboxBody(Body, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     workdir: str | None = None
     user: str = "root"
+    terminal: TerminalBody | None = None
     lifetime_s: float = limits.LIFETIME_DEFAULT_S
     resources: ResourcesBody = ResourcesBody()
     network: NetworkPolicy = NetworkPolicy.OPEN
@@ -134,6 +143,7 @@ class SpecAnswer(Answer, frozen=True, kw_only=True):
     env: dict[str, str]
     workdir: str | None
     user: str
+    terminal: Terminal | None
     lifetime_s: float
     resources: Resources
     network: NetworkPolicy
@@ -176,6 +186,7 @@ class ProcessAnswer(Answer, frozen=True, kw_only=True):
     sandbox: str
     argv: tuple[str, ...]
     started_at: float
+    terminal: bool
     exit: ProcessExit | None
 
 
@@ -185,6 +196,11 @@ class ProcessesAnswer(Answer, frozen=True, kw_only=True):
 
 class SignalBody(Body, frozen=True, kw_only=True):
     signal: int
+
+
+class ResizeBody(Body, frozen=True, kw_only=True):
+    rows: int
+    columns: int
 
 
 class Nothing(Answer, frozen=True, kw_only=True):

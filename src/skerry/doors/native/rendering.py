@@ -8,7 +8,7 @@ from skerry.doors.native import payloads
 from skerry.engine.trust import Trust
 from skerry.model.ids import AppId, ImageId
 from skerry.model.sandboxes import ImageView, ProcessView, SandboxView
-from skerry.model.specs import HostAccess, Resources, SandboxSpec
+from skerry.model.specs import HostAccess, Resources, SandboxSpec, Terminal
 from skerry.model.text import escaped
 
 
@@ -43,12 +43,17 @@ def sandbox_spec(body: payloads.SandboxBody, defaults: Resources, trust: Trust) 
         env=body.env,
         workdir=body.workdir,
         user=body.user,
+        terminal=None if body.terminal is None else _terminal(body.terminal),
         lifetime_s=body.lifetime_s,
         resources=resources(body.resources, defaults),
         network=body.network,
         isolation=body.isolation,
         host_access=host_access(body.host_access, trust),
     )
+
+
+def _terminal(body: payloads.TerminalBody) -> Terminal:
+    return Terminal(rows=body.rows, columns=body.columns, term=body.term)
 
 
 def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
@@ -62,6 +67,7 @@ def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
             env=dict(spec.env),
             workdir=spec.workdir,
             user=spec.user,
+            terminal=spec.terminal,
             lifetime_s=spec.lifetime_s,
             resources=spec.resources,
             network=spec.network,
@@ -84,6 +90,7 @@ def process(view: ProcessView) -> payloads.ProcessAnswer:
         sandbox=view.sandbox,
         argv=view.argv,
         started_at=view.started_at,
+        terminal=view.terminal,
         exit=None if view.exit is None else replace(view.exit, evidence=escaped(view.exit.evidence)),
     )
 

@@ -15,6 +15,7 @@ class Stream:
 
     `outputs` and `input` are the channels that the operation has; `input` is made when the operation says from where
     it takes bytes, so DATA before that is beyond credit. `signals` is a set: a signal that waits already is one signal.
+    Of sizes that wait only the newest counts.
     """
 
     def __init__(self, number: int, outbox: Outbox, *, takes_input: bool = False, is_process: bool = False) -> None:
@@ -26,6 +27,8 @@ class Stream:
         self._is_process = is_process
         self._signals: set[int] = set()
         self._signalled = asyncio.Event()
+        self._size = (0, 0)
+        self._resized = asyncio.Event()
 
     # From the client
 
@@ -46,6 +49,13 @@ class Stream:
         self._signals.add(number)
         self._signalled.set()
 
+    def resize(self, rows: int, columns: int) -> None:
+        self.expect_process("RESIZE")
+        if not rows or not columns:
+            raise ProtocolViolation("malformed_payload", f"RESIZE to {rows} rows and {columns} columns")
+        self._size = rows, columns
+        self._resized.set()
+
     def expect_process(self, frame: str) -> None:
         """Raise ProtocolViolation if this is a file operation, which has no `frame`."""
         if not self._is_process:
@@ -59,6 +69,12 @@ class Stream:
         self._signalled.clear()
         numbers, self._signals = sorted(self._signals), set()
         return numbers
+
+    async def next_size(self) -> tuple[int, int]:
+        """Return the newest size that was asked for, once there is one: rows and columns."""
+        await self._resized.wait()
+        self._resized.clear()
+        return self._size
 
     async def say(self, kind: FrameType, payload: Payload) -> None:
         """Send a control frame."""
