@@ -24,6 +24,8 @@ SANDBOX_FIELDS: Final[Mapping[str, str]] = {
     "memory": "resources.memory_mib, resources.memory_limit_mib",
     "block_network": "network",
     "isolation": "isolation",
+    "pty": "terminal",
+    "pty_size": "terminal.rows, terminal.columns",
 }
 EXEC_FIELDS: Final[Mapping[str, str]] = {
     "args": "argv",
@@ -33,6 +35,8 @@ EXEC_FIELDS: Final[Mapping[str, str]] = {
     "user": "user",
     "stdout": "stdout",
     "stderr": "stderr",
+    "pty": "terminal",
+    "pty_size": "terminal.rows, terminal.columns",
 }
 FILE_FIELDS: Final[Mapping[str, str]] = {"modified_time": "modified", "symlink_target": "target"}
 
@@ -41,7 +45,7 @@ _NO_STORAGE = "storage that outlives a sandbox is not there yet"
 _NO_SECRETS = "secrets are not there yet; pass values with env="
 _NO_TUNNELS = "ports of a sandbox cannot be reached from outside yet"
 _NO_POLICY = "the network is open or, with block_network=True, closed; lists of what is allowed are not there yet"
-_NO_TERMINAL = "terminals are not there yet"
+_OLD_TERMINAL = "say pty=True, and pty_size=(rows, columns) where the size matters"
 _NO_SNAPSHOTS = "snapshots are not there yet"
 _NO_ENVIRONMENTS = "there are no environments on your own server"
 _NO_IDENTITY = "identity tokens are not there yet"
@@ -62,8 +66,7 @@ SANDBOX_IDLE: Final[Mapping[str, str]] = {
     "cidr_allowlist": _NO_POLICY,
     "inbound_cidr_allowlist": _NO_TUNNELS,
     "_experimental_outbound_policy": _NO_POLICY,
-    "pty": _NO_TERMINAL,
-    "pty_info": _NO_TERMINAL,
+    "pty_info": _OLD_TERMINAL,
     "encrypted_ports": _NO_TUNNELS,
     "h2_ports": _NO_TUNNELS,
     "unencrypted_ports": _NO_TUNNELS,
@@ -79,9 +82,8 @@ SANDBOX_IDLE: Final[Mapping[str, str]] = {
 }
 EXEC_IDLE: Final[Mapping[str, str]] = {
     "secrets": _NO_SECRETS,
-    "pty": _NO_TERMINAL,
-    "pty_info": _NO_TERMINAL,
-    "_pty_info": _NO_TERMINAL,
+    "pty_info": _OLD_TERMINAL,
+    "_pty_info": _OLD_TERMINAL,
 }
 LIST_IDLE: Final[Mapping[str, str]] = {"tags": "tags are not there yet"}
 APP_IDLE: Final[Mapping[str, str]] = {
@@ -92,7 +94,7 @@ APP_IDLE: Final[Mapping[str, str]] = {
     "include_source": "functions do not run here, so no source is sent",
     "environment_name": _NO_ENVIRONMENTS,
     "detach": "say `skerry run --detach`",
-    "interactive": _NO_TERMINAL,
+    "interactive": "say `skerry shell`",
 }
 _PIP_HINT = "write it as a command: .run_commands('pip install ...')"
 IMAGE_IDLE: Final[Mapping[str, str]] = {

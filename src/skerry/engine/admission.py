@@ -57,7 +57,8 @@ def admit_exec(spec: ExecSpec) -> ExecSpec:
         _check_terminal(spec.terminal)
         if (spec.stdin, spec.stdout, spec.stderr) != ("pipe", "pipe", "stdout"):
             raise InvalidError(
-                "a terminal is stdin, stdout and stderr of its process in one; say stdin pipe, stdout pipe, stderr stdout"
+                "a terminal is stdin, stdout and stderr of its process in one; "
+                "say stdin pipe, stdout pipe and stderr stdout"
             )
     return replace(spec, workdir=_workdir(spec.workdir))
 

@@ -161,6 +161,22 @@ async def test_processes_are_listed_waited_for_and_signalled(door: Door) -> None
     assert (await door.http.get(f"{base}/pr_none")).status == 404
 
 
+async def test_a_terminal_is_asked_for_told_and_resized(door: Door) -> None:
+    terminal = {"rows": 20, "columns": 70, "term": "vt220"}
+    sandbox = await door.sandbox("cat", terminal=terminal)
+    assert (await door.http.get(f"/v1/sandboxes/{sandbox}")).body["spec"]["terminal"] == terminal
+    base = f"/v1/sandboxes/{sandbox}/processes/entrypoint"
+    assert (await door.http.get(base)).body["terminal"] is True
+    assert (await door.http.post(f"{base}/resize", {"rows": 65_535, "columns": 1})).body == {}
+    for rows, columns in ((0, 1), (1, 0), (65_536, 1), (-1, 1)):
+        refused = await door.http.post(f"{base}/resize", {"rows": rows, "columns": columns})
+        assert refused.body["error"]["code"] == "invalid_argument"
+    plain = await door.sandbox("cat")
+    refused = await door.http.post(f"/v1/sandboxes/{plain}/processes/entrypoint/resize", {"rows": 1, "columns": 1})
+    assert refused.body["error"]["code"] == "failed_precondition"
+    assert "no terminal" in refused.body["error"]["message"]
+
+
 async def test_apps_are_found_by_name(door: Door) -> None:
     assert (await door.http.post("/v1/apps", {"name": "agents", "create": False})).status == 404
     made = (await door.http.post("/v1/apps", {"name": "agents", "create": True})).body

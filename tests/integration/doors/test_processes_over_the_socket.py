@@ -8,8 +8,9 @@ import pytest
 from doorway import Door
 from waiting import until
 
+from skerry.model.ids import ProcessId, SandboxId
 from skerry.testing.clock import settle
-from skerry.wire.frames import SENT_DATA, STDERR, STDOUT, FrameType, encode_frame, encode_signal
+from skerry.wire.frames import SENT_DATA, STDERR, STDOUT, FrameType, encode_frame, encode_resize, encode_signal
 from skerry.wire.native import STDIN_WINDOW, STREAMS, WINDOW
 
 MIB = 1 << 20
@@ -183,6 +184,51 @@ async def test_what_a_process_cannot_take_any_more_is_acknowledged_and_dropped(d
         await door.node.process(sandbox, PROCESS).end_stdin()
         await client.data(stream, 0, b"too late")
         assert (await client.expect(FrameType.CREDIT, stream)).credit[0] == 8
+
+
+TERMINAL = {"rows": 33, "columns": 111, "term": "vt220"}
+
+
+async def test_a_process_at_a_terminal_has_one_channel_of_the_terminals_size(door: Door) -> None:
+    sandbox = await door.sandbox()
+    async with door.connect() as client:
+        how = {"stdin": "pipe", "stderr": "stdout", "terminal": TERMINAL}
+        stream = await client.exec(sandbox, "stty", "size", **how)
+        await client.expect(FrameType.STARTED, stream)
+        end, shown, errors = await client.outcome(stream, ends=1)
+    assert (end["code"], shown, errors) == (0, b"33 111\r\n", b"")
+
+
+async def test_of_many_resizes_the_newest_reaches_the_terminal(door: Door) -> None:
+    sandbox = await door.sandbox()
+    async with door.connect() as client:
+        how = {"stdin": "pipe", "stderr": "stdout", "terminal": TERMINAL}
+        stream = await client.exec(sandbox, "cat", **how)
+        started = await client.expect(FrameType.STARTED, stream)
+        for rows in range(1, 1_001):
+            await client.send(encode_resize(stream, rows, 65_535))
+        process = door.node.process(SandboxId(sandbox), ProcessId(started.map["process"]))
+        async with asyncio.timeout(10):
+            while process.terminal is None or process.terminal.rows != 1_000:
+                await client.send(encode_frame(FrameType.PING))
+                await client.next_until(FrameType.PONG)
+    assert process.terminal.columns == 65_535
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stdin": "null", "stderr": "stdout", "terminal": TERMINAL},
+        {"stdin": "pipe", "stderr": "pipe", "terminal": TERMINAL},
+        {"stdin": "pipe", "stderr": "stdout", "terminal": {**TERMINAL, "term": "x" * 65}},
+        {"stdin": "pipe", "stderr": "stdout", "terminal": {**TERMINAL, "term": "\x1b[2J"}},
+    ],
+)
+async def test_a_terminal_that_cannot_be_is_refused(door: Door, fields: dict[str, object]) -> None:
+    sandbox = await door.sandbox()
+    async with door.connect() as client:
+        await client.exec(sandbox, "cat", **fields)
+        assert (await client.expect(FrameType.ERROR)).map["code"] == "invalid_argument"
 
 
 async def test_a_signal_reaches_a_process_whose_stdin_is_blocked(door: Door) -> None:

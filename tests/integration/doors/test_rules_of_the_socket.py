@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -20,6 +19,7 @@ from skerry.wire.frames import (
     encode_data_header,
     encode_end,
     encode_frame,
+    encode_resize,
     encode_signal,
 )
 from skerry.wire.native import STDIN_WINDOW, WINDOW
@@ -64,6 +64,8 @@ def open_frame(payload: bytes, stream: int = 1) -> bytes:
 
 STAT = msgspec.msgpack.encode({"op": "stat", "sandbox": "sb_none", "path": b"/"})
 
+TERMINAL = {"stderr": "stdout", "terminal": {"rows": 24, "columns": 80, "term": "xterm"}}
+
 BREACHES: dict[str, tuple[str, Act]] = {
     "a type that only the server says": ("unknown_type", says(encode_frame(FrameType.STARTED, 1))),
     "a type that only the agent knows": ("unknown_type", says(encode_frame(FrameType.HELLO))),
@@ -92,6 +94,14 @@ BREACHES: dict[str, tuple[str, Act]] = {
         "unexpected_frame",
         opens("write", encode_frame(FrameType.RESIZE, 1, b"\0" * 4), path=b"/x"),
     ),
+    "RESIZE to no rows": ("malformed_payload", after_exec(encode_resize(1, 0, 80), **TERMINAL)),
+    "RESIZE to no columns": ("malformed_payload", after_exec(encode_resize(1, 24, 0))),
+    "RESIZE that is cut off": ("malformed_frame", after_exec(encode_frame(FrameType.RESIZE, 1, b"\1" * 3))),
+    "OPEN with a terminal without rows": (
+        "malformed_payload",
+        opens("exec", process="pr_00000000000000000008", argv=["cat"], terminal={"rows": 0, "columns": 1, "term": ""}),
+    ),
+    "CREDIT for channel 2 of a terminal": ("unexpected_frame", after_exec(encode_credit(1, 2, 0, 10), **TERMINAL)),
     "CREDIT for a channel that is not there": (
         "unexpected_frame",
         after_exec(encode_credit(1, 2, 0, 10), stderr="stdout"),
@@ -157,10 +167,10 @@ async def test_ping_is_answered_with_its_bytes(door: Door) -> None:
             assert (await client.expect(FrameType.PONG)).payload == content
 
 
-async def test_resize_of_a_process_changes_nothing_yet(door: Door) -> None:
+async def test_resize_of_a_process_without_a_terminal_changes_nothing(door: Door) -> None:
     sandbox = await door.sandbox()
     async with door.connect() as client:
-        await after_exec(encode_frame(FrameType.RESIZE, 1, struct.pack("<HH", 24, 80)))(client, sandbox)
+        await after_exec(encode_resize(1, 24, 80))(client, sandbox)
         await client.send(encode_frame(FrameType.PING))
         await client.expect(FrameType.PONG)
 

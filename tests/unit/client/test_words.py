@@ -10,7 +10,7 @@ import pytest
 from skerry import aio
 from skerry.client import words
 from skerry.exception import UnimplementedError
-from skerry.model.specs import ExecSpec, Resources, SandboxSpec
+from skerry.model.specs import ExecSpec, Resources, SandboxSpec, Terminal
 
 # ruff: noqa: SIM905 - the names stand as in a signature
 # The parameters of the official client's calls, version 1.6.4.
@@ -51,7 +51,7 @@ def test_what_asks_for_something_is_refused_with_the_reason(name: str) -> None:
 
 def test_what_asks_for_nothing_passes() -> None:
     words.refuse_idle("Sandbox.create", dict.fromkeys(words.SANDBOX_IDLE), words.SANDBOX_IDLE)
-    words.refuse_idle("Sandbox.create", {"volumes": {}, "pty": False, "h2_ports": []}, words.SANDBOX_IDLE)
+    words.refuse_idle("Sandbox.create", {"volumes": {}, "pty_info": None, "h2_ports": []}, words.SANDBOX_IDLE)
 
 
 def test_a_misspelt_parameter_is_an_error_of_the_caller() -> None:
@@ -62,6 +62,7 @@ def test_a_misspelt_parameter_is_an_error_of_the_caller() -> None:
 def test_the_table_names_fields_that_the_model_has() -> None:
     known = {one.name for kind in (SandboxSpec, ExecSpec) for one in fields(kind)}
     known |= {f"resources.{one.name}" for one in fields(Resources)}
+    known |= {f"terminal.{one.name}" for one in fields(Terminal)}
     named = {
         name for value in (*words.SANDBOX_FIELDS.values(), *words.EXEC_FIELDS.values()) for name in value.split(", ")
     }

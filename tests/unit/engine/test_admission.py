@@ -10,7 +10,7 @@ from skerry.model import limits
 from skerry.model.errors import InvalidError
 from skerry.model.ids import ImageId, NodeId
 from skerry.model.nodes import NodeView
-from skerry.model.specs import ExecSpec, HostAccess, Resources, SandboxSpec
+from skerry.model.specs import ExecSpec, HostAccess, Resources, SandboxSpec, Terminal
 
 MACHINE = NodeView(
     id=NodeId("no_1"),
@@ -130,6 +130,30 @@ def test_a_user_that_cannot_be_one_is_refused(user: str) -> None:
 def test_an_unknown_kind_of_stdio_is_refused() -> None:
     with pytest.raises(InvalidError, match="stderr"):
         admit_exec(ExecSpec(argv=("true",), stderr="file"))
+
+
+AT_A_TERMINAL = ExecSpec(argv=("true",), stderr="stdout", terminal=Terminal())
+
+
+@pytest.mark.parametrize("side", [1, 24, 65_535])
+def test_a_terminal_may_have_up_to_65535_rows_and_columns(side: int) -> None:
+    terminal = Terminal(rows=side, columns=side, term="x" * limits.TERM_CHARS)
+    assert admit_exec(replace(AT_A_TERMINAL, terminal=terminal)).terminal == terminal
+    assert admit(replace(SPEC, terminal=terminal), MACHINE).terminal == terminal
+
+
+@pytest.mark.parametrize("fields", [{"rows": 0}, {"columns": 65_536}, {"term": "x" * 65}, {"term": "a b"}])
+def test_a_terminal_that_cannot_be_is_refused(fields: dict[str, object]) -> None:
+    terminal = Terminal(**fields)  # type: ignore[arg-type]
+    with pytest.raises(InvalidError, match="terminal"):
+        admit_exec(replace(AT_A_TERMINAL, terminal=terminal))
+    assert "terminal" in refused(replace(SPEC, terminal=terminal))
+
+
+@pytest.mark.parametrize("fields", [{"stdin": "null"}, {"stdout": "null"}, {"stderr": "pipe"}])
+def test_a_terminal_is_all_streams_of_its_process(fields: dict[str, str]) -> None:
+    with pytest.raises(InvalidError, match="in one"):
+        admit_exec(replace(AT_A_TERMINAL, **fields))
 
 
 def test_default_limits_never_exceed_what_the_machine_has() -> None:

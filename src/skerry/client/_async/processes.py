@@ -13,6 +13,7 @@ from skerry.client.client import Client
 from skerry.client.connection import path
 from skerry.client.sessions import ProcessSession
 from skerry.client.stream_type import StreamType
+from skerry.client.terminals import check_size
 from skerry.model.errors import InvalidError
 from skerry.model.exits import ProcessExit
 from skerry.wire.frames import STDERR, STDOUT
@@ -107,6 +108,10 @@ class ContainerProcess(Generic[T]):
         target = path("sandboxes", self.sandbox_id, "processes", self.object_id, "signal")
         await connection.call("POST", target, body={"signal": int(number)})
 
+    async def resize_pty(self, rows: int, columns: int) -> None:
+        """Resize the terminal of the process (`pty=True`), and tell what runs in it; an ended one is left alone."""
+        await resize(self._client, self.sandbox_id, self.object_id, rows, columns)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -117,6 +122,14 @@ class ContainerProcess(Generic[T]):
     def __repr__(self) -> str:
         state = "running" if self.returncode is None else f"returncode={self.returncode}"
         return f"<ContainerProcess {self.object_id} in {self.sandbox_id}, {state}>"
+
+
+async def resize(client: Client, sandbox: str, process: str, rows: int, columns: int) -> None:
+    """Resize the terminal of a process."""
+    rows, columns = check_size((rows, columns), what="resize_pty: size")
+    connection = await client.connection()
+    target = path("sandboxes", sandbox, "processes", process, "resize")
+    await connection.call("POST", target, body={"rows": rows, "columns": columns})
 
 
 class _Held:

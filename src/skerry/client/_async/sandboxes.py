@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, Self, overload
 
-from skerry.client import words
+from skerry.client import terminals, words
 from skerry.client._async.apps import App
 from skerry.client._async.filesystem import SandboxFilesystem
 from skerry.client._async.images import Image
-from skerry.client._async.processes import ContainerProcess
+from skerry.client._async.processes import ContainerProcess, resize
 from skerry.client._async.streams import StreamReader, StreamWriter
 from skerry.client._core import arguments, views
 from skerry.client._core.timings import Stopwatch, Timings
@@ -24,6 +25,7 @@ from skerry.model.errors import InvalidError, NotFoundError, SandboxTerminatedEr
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import PROCESS, SANDBOX, is_id
 from skerry.model.sandboxes import SandboxView
+from skerry.model.specs import Terminal
 from skerry.model.text import printable
 from skerry.wire import native
 from skerry.wire.frames import STDERR, STDOUT
@@ -71,6 +73,8 @@ class Sandbox:
         memory: int | tuple[int, int] | None = None,
         block_network: bool = False,
         isolation: str = "gvisor",
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         host_access: bool | None = None,
         client: Client | None = None,
         **idle: object,
@@ -78,12 +82,14 @@ class Sandbox:
         """Return a running sandbox in which `args` were started.
 
         Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over. `cpu`
-        (cores) and `memory` (MiB) are a request, or a pair of request and limit. `host_access=False` keeps this
-        machine's package indexes, proxies and certificates out of the sandbox.
+        (cores) and `memory` (MiB) are a request, or a pair of request and limit. With `pty` `args` run at a terminal,
+        as in `exec`. `host_access=False` keeps this machine's package indexes, proxies and certificates out of the
+        sandbox.
         """
         words.refuse_idle("Sandbox.create", idle, words.SANDBOX_IDLE)
         watch = Stopwatch(time.perf_counter)
-        body = _spec(args, env, timeout, workdir, user, cpu, memory, block_network, isolation)
+        terminal = terminals.chosen(pty, pty_size, call="Sandbox.create")
+        body = _spec(args, env, timeout, workdir, user, cpu, memory, block_network, isolation, terminal)
         chosen = resolve(client)
         connection = await chosen.connection()
         await connection.reach()
@@ -189,6 +195,10 @@ class Sandbox:
             await self._refresh("wait", query={"timeout": WAIT_S})
         _raise_for(self.object_id, self._view.exit, raise_on_termination)
 
+    async def resize_pty(self, rows: int, columns: int) -> None:
+        """Resize the terminal of the entrypoint (`pty=True`), and tell what runs in it."""
+        await resize(self._client, self.object_id, ENTRYPOINT, rows, columns)
+
     async def poll(self) -> int | None:
         """Return the exit code if the sandbox has ended, else None."""
         if self._view.exit is None:
@@ -218,6 +228,8 @@ class Sandbox:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: Literal[True] = True,
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -233,6 +245,8 @@ class Sandbox:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: Literal[False],
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -247,6 +261,8 @@ class Sandbox:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: bool = True,
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -255,8 +271,12 @@ class Sandbox:
 
         At `timeout` (seconds) it is killed with everything that it left behind. Output is text, by lines when iterated;
         `bufsize=0` yields pieces as they come instead, `text=False` bytes.
+
+        With `pty` the process runs at a terminal: stdout has all that it shows, stderr is empty, and what is written
+        to stdin is typed. The terminal has `pty_size` (rows, columns), or the size of this program's own.
         """
         words.refuse_idle("Sandbox.exec", idle, words.EXEC_IDLE)
+        terminal = terminals.chosen(pty, pty_size, call="Sandbox.exec")
         if not args:
             raise InvalidError("Sandbox.exec: name a command, such as sandbox.exec('python', '-c', 'print(1)')")
         _check_stdio(stdout=stdout, stderr=stderr, text=text, bufsize=bufsize)
@@ -264,13 +284,14 @@ class Sandbox:
             sandbox=self.object_id,
             process=self._client.ids.new(PROCESS),
             argv=arguments.argv(args, call="Sandbox.exec"),
-            env=arguments.environment(env, call="Sandbox.exec"),
+            env=terminals.with_colours(arguments.environment(env, call="Sandbox.exec"), terminal),
             workdir=arguments.workdir(workdir, call="Sandbox.exec"),
             user=user,
             timeout_s=arguments.exec_timeout(timeout),
             stdin="pipe",
-            stdout="null" if stdout is StreamType.DEVNULL else "pipe",
-            stderr="null" if stderr is StreamType.DEVNULL else "pipe",
+            stdout="null" if stdout is StreamType.DEVNULL and terminal is None else "pipe",
+            stderr="stdout" if terminal is not None else "null" if stderr is StreamType.DEVNULL else "pipe",
+            terminal=None if terminal is None else native.Terminal(**asdict(terminal)),
         )
         session = ProcessSession(self._client, opening)
         await session.start()
@@ -366,12 +387,14 @@ def _spec(
     memory: arguments.Amount,
     block_network: bool,
     isolation: str,
+    terminal: Terminal | None,
 ) -> dict[str, object]:
     """Return the body of a create, but for what the server has to be asked for."""
     call = "Sandbox.create"
     spec: dict[str, object] = {
         "entrypoint": arguments.argv(args, call=call),
-        "env": arguments.environment(env, call=call),
+        "env": terminals.with_colours(arguments.environment(env, call=call), terminal),
+        "terminal": None if terminal is None else asdict(terminal),
         "workdir": arguments.workdir(workdir, call=call),
         "lifetime_s": arguments.lifetime(timeout),
         "resources": arguments.cpu_fields(cpu) | arguments.memory_fields(memory),

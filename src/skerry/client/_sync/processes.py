@@ -67,6 +67,11 @@ class ContainerProcess(Facade[source.ContainerProcess[T]], Generic[T]):
         """Send a signal to the process and its whole group; one that has ended is left alone."""
         await self._inner.signal(number)
 
+    @dual
+    async def resize_pty(self, rows: int, columns: int) -> None:
+        """Resize the terminal of the process (`pty=True`), and tell what runs in it; an ended one is left alone."""
+        await self._inner.resize_pty(rows, columns)
+
     def __enter__(self) -> Self:
         background.run(self._inner.__aenter__())
         return self

@@ -26,6 +26,9 @@ class _Sandbox_exec:
 
     At `timeout` (seconds) it is killed with everything that it left behind. Output is text, by lines when iterated;
     `bufsize=0` yields pieces as they come instead, `text=False` bytes.
+
+    With `pty` the process runs at a terminal: stdout has all that it shows, stderr is empty, and what is written
+    to stdin is typed. The terminal has `pty_size` (rows, columns), or the size of this program's own.
     """
 
     def __init__(self, inner: source.Sandbox) -> None:
@@ -41,6 +44,8 @@ class _Sandbox_exec:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: Literal[True] = True,
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -56,6 +61,8 @@ class _Sandbox_exec:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: Literal[False],
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -70,6 +77,8 @@ class _Sandbox_exec:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: bool = True,
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -83,6 +92,8 @@ class _Sandbox_exec:
                 workdir=workdir,
                 env=env,
                 user=user,
+                pty=pty,
+                pty_size=pty_size,
                 text=text,
                 bufsize=bufsize,
                 **idle,
@@ -99,6 +110,8 @@ class _Sandbox_exec:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: Literal[True] = True,
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -114,6 +127,8 @@ class _Sandbox_exec:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: Literal[False],
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -128,6 +143,8 @@ class _Sandbox_exec:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: bool = True,
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -141,6 +158,8 @@ class _Sandbox_exec:
                 workdir=workdir,
                 env=env,
                 user=user,
+                pty=pty,
+                pty_size=pty_size,
                 text=text,
                 bufsize=bufsize,
                 **idle,
@@ -156,6 +175,8 @@ class _Sandbox_exec:
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
         user: str | None = None,
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         text: bool = True,
         bufsize: Literal[-1, 0, 1] = -1,
         **idle: object,
@@ -170,6 +191,8 @@ class _Sandbox_exec:
                 workdir=workdir,
                 env=env,
                 user=user,
+                pty=pty,
+                pty_size=pty_size,
                 text=text,
                 bufsize=bufsize,
                 **idle,
@@ -193,6 +216,8 @@ class Sandbox(Facade[source.Sandbox]):
         memory: int | tuple[int, int] | None = None,
         block_network: bool = False,
         isolation: str = "gvisor",
+        pty: bool = False,
+        pty_size: tuple[int, int] | None = None,
         host_access: bool | None = None,
         client: Client | None = None,
         **idle: object,
@@ -200,8 +225,9 @@ class Sandbox(Facade[source.Sandbox]):
         """Return a running sandbox in which `args` were started.
 
         Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over. `cpu`
-        (cores) and `memory` (MiB) are a request, or a pair of request and limit. `host_access=False` keeps this
-        machine's package indexes, proxies and certificates out of the sandbox.
+        (cores) and `memory` (MiB) are a request, or a pair of request and limit. With `pty` `args` run at a terminal,
+        as in `exec`. `host_access=False` keeps this machine's package indexes, proxies and certificates out of the
+        sandbox.
         """
         return Sandbox._wrap(
             await source.Sandbox.create(
@@ -216,6 +242,8 @@ class Sandbox(Facade[source.Sandbox]):
                 memory=memory,
                 block_network=block_network,
                 isolation=isolation,
+                pty=pty,
+                pty_size=pty_size,
                 host_access=host_access,
                 client=client,
                 **idle,
@@ -289,6 +317,11 @@ class Sandbox(Facade[source.Sandbox]):
         and `raise_on_termination` is set.
         """
         await self._inner.wait(raise_on_termination)
+
+    @dual
+    async def resize_pty(self, rows: int, columns: int) -> None:
+        """Resize the terminal of the entrypoint (`pty=True`), and tell what runs in it."""
+        await self._inner.resize_pty(rows, columns)
 
     @dual
     async def poll(self) -> int | None:
