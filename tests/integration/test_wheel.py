@@ -177,7 +177,10 @@ class Place:
         return None if found is None else int(found["pid"])
 
     def stop(self) -> None:
-        """End its server in order."""
+        """End its server in order, and before it what a failed test left running."""
+        left = [sandbox["id"] for sandbox in json.loads(self.run("skerry", "ls", "--json"))]
+        if left:
+            self.run("skerry", "terminate", *left)
         pid = self.server_pid()
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
