@@ -173,3 +173,14 @@ async def test_the_newest_image_of_a_definition_is_the_one_that_counts(store: St
     assert store.image_by_key("key") == newer
     assert store.image(ImageId("im_3")) is None
     assert store.image_by_key("other") is None
+
+
+async def test_a_deleted_image_is_gone_and_may_be_deleted_again(store: Store) -> None:
+    view = ImageView(id=ImageId("im_1"), definition_key="key", size=10, created_at=1.0)
+    await store.put_image(view, ImageDefinition())
+    assert list(store.images()) == [view.id]
+    for _ in range(2):
+        await store.delete_image(view.id)
+        assert not store.images()
+        assert store.image(view.id) is None
+        assert store.image_by_key("key") is None

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from skerry.apps.settings import Settings
-from skerry.engine.interfaces import Clock, Images, NodeHandle, Store
+from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store
 from skerry.model.ids import Ids, NodeId
 
 
@@ -27,6 +27,7 @@ class EngineParts:
 
     nodes: Mapping[NodeId, NodeHandle]
     images: Images
+    image_files: ImageFiles | None = None
 
 
 OpenParts = Callable[[Ground], AbstractAsyncContextManager[EngineParts]]

@@ -62,7 +62,15 @@ async def serve(settings: Settings, open_parts: OpenParts = node_parts, *, clock
         configure(settings.log, foreground=settings.foreground)
         ground = Ground(settings=settings, store=store, clock=clock, ids=ids)
         async with open_parts(ground) as parts:
-            engine = assemble(store=store, nodes=parts.nodes, images=parts.images, clock=clock, ids=ids)
+            engine = assemble(
+                store=store,
+                nodes=parts.nodes,
+                images=parts.images,
+                clock=clock,
+                ids=ids,
+                image_files=parts.image_files,
+                image_bounds=settings.images,
+            )
             await _serve(settings, engine, clock)
     except Exception as exc:
         log.error("server.failed", exc=exc)

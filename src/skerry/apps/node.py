@@ -54,7 +54,7 @@ async def open_node(ground: Ground) -> AsyncIterator[EngineParts]:
     )
     await node.open()
     try:
-        yield EngineParts(nodes={node.view().id: node}, images=images)
+        yield EngineParts(nodes={node.view().id: node}, images=images, image_files=folder)
     finally:
         await images.close()
         await node.close()

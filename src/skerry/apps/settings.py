@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from skerry.engine.image_retention import ImageBounds
 from skerry.model import places
+from skerry.model.errors import InvalidError
+from skerry.model.limits import GIB
 from skerry.wire.native import SOCKET_NAME
 
 IDLE_S: Final = 600.0
+IMAGES_GIB: Final = "SKERRY_IMAGES_GIB"
+IMAGES_DAYS: Final = "SKERRY_IMAGES_DAYS"
+_DAY_S: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,7 @@ class Settings:
     group: str | None = None
     foreground: bool = False
     idle_s: float = IDLE_S
+    images: ImageBounds = field(default_factory=ImageBounds)
 
     @property
     def socket(self) -> Path:
@@ -40,10 +48,33 @@ class Settings:
 def from_environment(
     environ: Mapping[str, str] = os.environ, *, group: str | None = None, foreground: bool = False
 ) -> Settings:
-    """Return the settings with the folders that SKERRY_RUNTIME_DIR and SKERRY_DATA_DIR name, if they do."""
+    """Return the settings with the folders and bounds that the environment names, if it does; raises InvalidError."""
     return Settings(
         runtime_dir=places.runtime_dir(environ),
         data_dir=places.data_dir(environ),
         group=group,
         foreground=foreground,
+        images=_image_bounds(environ),
     )
+
+
+def _image_bounds(environ: Mapping[str, str]) -> ImageBounds:
+    bounds = ImageBounds()
+    return replace(
+        bounds,
+        total_bytes=round(_number(environ, IMAGES_GIB, bounds.total_bytes / GIB) * GIB),
+        unused_s=_number(environ, IMAGES_DAYS, bounds.unused_s / _DAY_S) * _DAY_S,
+    )
+
+
+def _number(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name)
+    if not text:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise InvalidError(f"{name}={text!r} is no number of 0 or more; unset it for {default:g}")
+    return number

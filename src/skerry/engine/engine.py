@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from skerry.engine.apps import Apps
 from skerry.engine.files import Files
-from skerry.engine.interfaces import Clock, Images, NodeHandle, Store
+from skerry.engine.image_retention import ImageBounds, ImageRetention
+from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store
 from skerry.engine.processes import Processes
 from skerry.engine.retention import Bounds, Retention
 from skerry.engine.sandboxes import Sandboxes
 from skerry.engine.tasks import Tasks
 from skerry.engine.trust import Trust
-from skerry.model.ids import Ids, NodeId
+from skerry.model.ids import Ids, ImageId, NodeId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Engine:
     files: Files
     trust: Trust
     retention: Retention
+    image_retention: ImageRetention | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -35,6 +37,8 @@ class Engine:
         async with Tasks() as tasks:
             await self.sandboxes.supervise(tasks)
             tasks.start(self.retention.run(), name="retention")
+            if self.image_retention is not None:
+                tasks.start(self.image_retention.run(), name="image retention")
             yield
 
 
@@ -46,9 +50,20 @@ def assemble(
     clock: Clock,
     ids: Ids,
     bounds: Bounds | None = None,
+    image_files: ImageFiles | None = None,
+    image_bounds: ImageBounds | None = None,
 ) -> Engine:
-    """Return an engine over these collaborators."""
+    """Return an engine over these collaborators; it collects `image_files`, if there are any."""
     sandboxes = Sandboxes(store=store, nodes=nodes, images=images, clock=clock, ids=ids)
+
+    def in_use() -> Collection[ImageId]:
+        return {*sandboxes.images_in_use(), *images.in_use()}
+
+    image_retention = None
+    if image_files is not None:
+        image_retention = ImageRetention(
+            store=store, files=image_files, in_use=in_use, clock=clock, bounds=image_bounds
+        )
     return Engine(
         apps=Apps(store=store),
         images=images,
@@ -57,4 +72,5 @@ def assemble(
         files=Files(sandboxes=sandboxes),
         trust=Trust(),
         retention=Retention(store=store, nodes=nodes, clock=clock, bounds=bounds),
+        image_retention=image_retention,
     )

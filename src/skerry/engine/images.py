@@ -11,8 +11,9 @@ import asyncio
 import codecs
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -101,6 +102,7 @@ class BuiltImages:
         self._clock = clock
         self._ids = ids
         self._builds: dict[str, _Build] = {}
+        self._parents: Counter[ImageId] = Counter()
         self._tasks: set[asyncio.Task[ImageView]] = set()  # of builds, those that are given up included
 
     def get(self, image: ImageId) -> ImageView:
@@ -116,6 +118,10 @@ class BuiltImages:
         if not self._usable(view):
             raise NotFoundError(f"the file of image {image} is gone; build it again from its definition")
         return RootImage(file=self._files.path(image), config=config_of(view))
+
+    def in_use(self) -> Collection[ImageId]:
+        """Return the images on top of which something is being built."""
+        return set(self._parents.elements())
 
     async def close(self) -> None:
         """End the builds in progress; what they began is removed."""
@@ -135,6 +141,8 @@ class BuiltImages:
         return await self._shared(_Order(definition, base_key, host_access, force_build), on_event)
 
     def _usable(self, view: ImageView) -> bool:
+        """Tell whether the file of an image is there, which then counts as used."""
+        self._files.touch(view.id)
         return self._files.path(view.id).exists()
 
     async def _shared(self, order: _Order, on_event: OnEvent) -> ImageView:
@@ -172,9 +180,18 @@ class BuiltImages:
             return await self._build_base(order)
         parent = await self._parent(order)
         step = order.definition.steps[-1]
-        if step.kind in (StepKind.ENV, StepKind.WORKDIR):
-            return await self._configure(order, parent, step)
-        return await self._build_step(order, parent, step)
+        with self._needed(parent.id):
+            if step.kind in (StepKind.ENV, StepKind.WORKDIR):
+                return await self._configure(order, parent, step)
+            return await self._build_step(order, parent, step)
+
+    @contextmanager
+    def _needed(self, parent: ImageId) -> Iterator[None]:
+        self._parents[parent] += 1
+        try:
+            yield
+        finally:
+            self._parents[parent] -= 1
 
     async def _parent(self, order: _Order) -> ImageView:
         below = order.below()

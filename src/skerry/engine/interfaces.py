@@ -15,7 +15,7 @@ from skerry.model.nodes import NodeView as NodeView
 from skerry.model.nodes import RootImage as RootImage
 from skerry.model.nodes import SandboxEnded as SandboxEnded
 from skerry.model.nodes import Started as Started
-from skerry.model.sandboxes import EndedRow, FileEntry, ImageView, ProcessView, SandboxFilter, SandboxView
+from skerry.model.sandboxes import EndedRow, FileEntry, ImageView, ProcessView, SandboxFilter, SandboxView, StoredImage
 from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition
 
 
@@ -208,6 +208,9 @@ class Images(Protocol):
     def root(self, image: ImageId) -> RootImage:
         """Raises NotFoundError."""
 
+    def in_use(self) -> Collection[ImageId]:
+        """The images that builds need at this moment."""
+
 
 class Bases(Protocol):
     """Where the images without steps come from."""
@@ -232,6 +235,18 @@ class ImageFiles(Protocol):
 
     def share(self, parent: ImageId, image: ImageId) -> int:
         """Let an image have the same file as its parent; return its size in bytes."""
+
+    def touch(self, image: ImageId) -> None:
+        """Note that an image is used now; of one that is gone there is nothing to note."""
+
+    def remove(self, image: ImageId) -> None:
+        """Remove the file of an image, if it is there. Whoever has it open reads on."""
+
+    def stored(self) -> Sequence[StoredImage]:
+        """Every file of an image, with the time at which it was used last."""
+
+    def free_bytes(self) -> int:
+        """How much space their disk has."""
 
 
 class Store(Protocol):
@@ -266,3 +281,9 @@ class Store(Protocol):
 
     def image_by_key(self, definition_key: str) -> ImageView | None:
         """Return the newest image of a definition."""
+
+    def images(self) -> Sequence[ImageId]:
+        """Every image."""
+
+    async def delete_image(self, image: ImageId) -> None:
+        """Delete the row; deleting it again changes nothing."""

@@ -7,7 +7,7 @@ of state goes through `Live.move`, every end through `_finish`, whoever saw it f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from skerry.engine.admission import admit, default_resources
@@ -26,7 +26,7 @@ from skerry.model.errors import (
 )
 from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
-from skerry.model.ids import Ids, NodeId, ProcessId, SandboxId
+from skerry.model.ids import Ids, ImageId, NodeId, ProcessId, SandboxId
 from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView
 from skerry.model.specs import HostAccess, Resources, SandboxSpec
 from skerry.model.text import escaped
@@ -61,6 +61,10 @@ class Sandboxes:
     def live_count(self) -> int:
         """How many sandboxes have not ended."""
         return sum(not live.view.state.ended for live in self._live.values())
+
+    def images_in_use(self) -> Collection[ImageId]:
+        """Return the images of all sandboxes that have not ended."""
+        return {live.view.spec.image for live in self._live.values() if not live.view.state.ended}
 
     async def supervise(self, tasks: Tasks) -> None:
         """Take up what an earlier server left, and follow the ends of all nodes for as long as `tasks` runs."""

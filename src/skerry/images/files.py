@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
+from skerry.images import erofs
 from skerry.images.erofs import xattrs_path
 from skerry.model.ids import ImageId
+from skerry.model.sandboxes import StoredImage
+
+_STAT_BLOCK: Final = 512  # what st_blocks counts, whatever the file system's own block is: stat(2)
 
 
 class ImageFolder:
@@ -66,6 +72,33 @@ class ImageFolder:
         os.link(self.path(parent), self.path(image))
         _synced(self._folder)
         return self.path(image).stat().st_size
+
+    def touch(self, image: ImageId) -> None:
+        """Note that an image is used now, by the time of its file; those who share it share that too."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path(image))
+
+    def remove(self, image: ImageId) -> None:
+        """Remove the file of an image and what lies beside it, if they are there."""
+        erofs.remove(self.path(image))
+
+    def stored(self) -> list[StoredImage]:
+        """Return every file of an image."""
+        return [one for path in self._folder.glob("*.erofs") if (one := _stored(path)) is not None]
+
+    def free_bytes(self) -> int:
+        """Return how much space the disk has."""
+        found = os.statvfs(self._folder)
+        return found.f_bavail * found.f_frsize
+
+
+def _stored(path: Path) -> StoredImage | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    size = found.st_blocks * _STAT_BLOCK
+    return StoredImage(id=ImageId(path.stem), inode=found.st_ino, size=size, used_at=found.st_mtime)
 
 
 def _synced(path: Path) -> int:

@@ -133,3 +133,13 @@ class ImageView:
     workdir: str = "/"
     user: str = "root"
     command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """The file of an image, as it lies on the disk. Images with the same file have the same inode."""
+
+    id: ImageId
+    inode: int
+    size: int
+    used_at: float

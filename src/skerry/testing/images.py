@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from skerry.engine.interfaces import BuildEvent, BuildOutput, BuildStep, Clock, RootImage
@@ -51,6 +51,9 @@ class MemoryImages:
         view = self.get(image)
         config = ImageConfig(env=view.env, workdir=view.workdir, user=view.user, command=view.command)
         return RootImage(file=Path("/nowhere") / image, config=config)
+
+    def in_use(self) -> Collection[ImageId]:
+        return ()
 
     def add(self, *, command: tuple[str, ...] = ()) -> ImageView:
         """Return a new image, with a command of its own or none."""

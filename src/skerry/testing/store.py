@@ -83,6 +83,12 @@ class MemoryStore:
     def image(self, image: ImageId) -> ImageView | None:
         return self._images.get(image)
 
+    def images(self) -> Sequence[ImageId]:
+        return list(self._images)
+
+    async def delete_image(self, image: ImageId) -> None:
+        self._images.pop(image, None)
+
     def image_by_key(self, definition_key: str) -> ImageView | None:
         fitting = [view for view in self._images.values() if view.definition_key == definition_key]
         return max(fitting, key=lambda view: view.created_at, default=None)

@@ -502,3 +502,24 @@ async def cancelled(task: asyncio.Task[ImageView]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_what_a_build_stands_on_is_in_use_until_it_is_over(works: Works) -> None:
+    parent = await works.build("one")
+    building = asyncio.ensure_future(works.build("one", "wait"))
+    await until(lambda: works.ran["wait"])
+    assert works.images.in_use() == {parent.id}
+    works.go_on.set()
+    await building
+    assert works.images.in_use() == set()
+
+
+async def test_an_image_that_was_collected_is_built_again(works: Works) -> None:
+    first = await works.build("one")
+    works.files.remove(first.id)
+    await works.store.delete_image(first.id)
+    with pytest.raises(NotFoundError, match="build it again"):
+        works.images.root(first.id)
+    second = await works.build("one")
+    assert works.images.root(second.id).file.exists()
+    assert works.ran["one"] == 2

@@ -380,3 +380,17 @@ async def test_a_successor_goes_on_counting_time_of_creation(world: World) -> No
 async def test_the_default_resources_are_those_of_the_machine(world: World) -> None:
     async with world.engine() as engine:
         assert engine.sandboxes.default_resources() == Resources()
+
+
+async def test_the_image_of_a_sandbox_is_in_use_from_its_start_to_its_end(world: World) -> None:
+    async with world.engine() as engine:
+        world.node.hold_starts.clear()
+        spec = world.spec("cat")
+        creating = asyncio.ensure_future(engine.sandboxes.create(spec))
+        await settle()
+        assert engine.sandboxes.images_in_use() == {spec.image}
+        world.node.hold_starts.set()
+        sandbox = await creating
+        assert engine.sandboxes.images_in_use() == {spec.image}
+        await engine.sandboxes.terminate(sandbox.id)
+        assert engine.sandboxes.images_in_use() == set()

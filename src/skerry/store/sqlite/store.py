@@ -120,6 +120,12 @@ class SqliteStore:
     def image(self, image: ImageId) -> ImageView | None:
         return _image(self._database.read(IMAGES["image"], {"id": image}))
 
+    def images(self) -> Sequence[ImageId]:
+        return [ImageId(identifier) for (identifier,) in self._database.read(IMAGES["images"])]
+
+    async def delete_image(self, image: ImageId) -> None:
+        await self._database.write(lambda write: write.rows(IMAGES["delete_image"], {"id": image}))
+
     def image_by_key(self, definition_key: str) -> ImageView | None:
         """Return the newest image of a definition."""
         return _image(self._database.read(IMAGES["image_by_key"], {"key": definition_key}))
