@@ -65,6 +65,8 @@ def root() -> Finding:
 
 def runsc() -> Finding:
     path = place(RUNSC)
+    if _closed_to_us(path):
+        return _only_root(path)
     if not path.exists():
         return Finding("missing", f"{path} is not built", restored_by("make setup"))
     answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=0.9)
@@ -74,6 +76,9 @@ def runsc() -> Finding:
 
 
 def agent() -> Finding:
+    closed = [path for path in map(place, (AGENT, LAUNCHER, IMAGE_HELPER)) if _closed_to_us(path)]
+    if closed:
+        return _only_root(closed[0])
     missing = [name for name in (AGENT, LAUNCHER, IMAGE_HELPER) if not os.access(place(name), os.X_OK)]
     if missing:
         return Finding("missing", f"not built: {', '.join(missing)} (in {place('')})", restored_by("make setup"))
@@ -141,7 +146,10 @@ def ip_forward() -> Finding:
 
 def disk() -> Finding:
     folder = data_dir(os.environ)
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    except PermissionError:
+        return _only_root(folder)
     free = shutil.disk_usage(existing).free / 2**30
     text = f"{free:.1f} GiB free for {folder}"
     if free < DISK_MIN_GIB:
@@ -178,7 +186,7 @@ def images() -> Finding:
     except FileNotFoundError:
         built = 0
     except PermissionError:
-        return Finding("note", f"only root can look into {folder}", "sudo skerry doctor")
+        return _only_root(folder)
     if built:
         return Finding("ok", f"{built} built in {folder}")
     return Finding("note", "not built yet; the first sandbox builds it in a minute or two", "skerry create")
@@ -237,6 +245,18 @@ MENDS: Final[dict[str, str]] = {
 def as_data(probe: Callable[[], Finding]) -> dict[str, str]:
     """Return what a probe found as plain data, to cross from a child."""
     return asdict(probe())
+
+
+def _closed_to_us(program: Path) -> bool:
+    """Tell whether a program is, or may be, there and root's alone: the server runs as root and can use it."""
+    try:
+        return os.geteuid() != 0 and program.exists() and not os.access(program, os.X_OK)
+    except PermissionError:
+        return True
+
+
+def _only_root(path: Path) -> Finding:
+    return Finding("note", f"only root can look into {path}; the server does", "sudo skerry doctor")
 
 
 def _unshare(flags: int) -> None:

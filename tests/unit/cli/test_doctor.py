@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,3 +95,59 @@ def test_what_is_missing_is_found(
     finding = getattr(probes, probe)()
     assert finding.status == "missing"
     assert told in finding.mend
+
+
+# As root first, so that all modules are loaded: the interpreter's own folder may be closed to others. Then as nobody.
+AS_NOBODY = """
+import contextlib, grp, io, os, sys
+from pathlib import Path
+from skerry.apps import probes
+from skerry.cli import commands
+
+with contextlib.redirect_stdout(io.StringIO()):
+    commands.run(["doctor"])
+probes.place = lambda name: Path(sys.argv[1]) / name
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+sys.exit(commands.run(["doctor", *sys.argv[2:]]))
+"""
+
+
+def doctor_as_nobody(closed: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    environment = {"SKERRY_DATA_DIR": f"{closed}/data/deep", "SKERRY_RUNTIME_DIR": f"{closed}/run", "LANG": "C.UTF-8"}
+    command = [sys.executable, "-c", AS_NOBODY, str(closed / "bin"), *options]
+    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    """A folder into which only root can look, with a program in it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: another user is played by giving root up")
+    (tmp_path / "closed" / "bin").mkdir(parents=True)
+    (tmp_path / "closed" / "bin" / "runsc").touch()
+    (tmp_path / "closed").chmod(0o700)
+    return tmp_path / "closed"
+
+
+def test_another_user_is_told_what_only_root_can_see_and_how_to_go_on(closed: Path) -> None:
+    answer = doctor_as_nobody(closed, "--json")
+    assert answer.stderr == ""
+    found = {one["name"]: one for one in json.loads(answer.stdout)}
+    assert list(found) == list(probes.PROBES)
+    for name in ("runsc", "agent", "disk", "images"):
+        assert found[name]["status"] == "note", found[name]
+        assert "only root can look into" in found[name]["text"]
+        assert found[name]["mend"] == "sudo skerry doctor"
+    assert "you are uid 65534" in found["root"]["text"]
+    assert found["root"]["mend"].startswith("sudo skerry server --group ")
+    assert found["server"]["mend"].startswith("sudo skerry server --group ")
+    assert not any("Error" in one["text"] for one in found.values()), found
+
+
+def test_another_user_sees_lines_and_no_traceback(closed: Path) -> None:
+    answer = doctor_as_nobody(closed)
+    assert answer.stderr == ""
+    assert "Traceback" not in answer.stdout
+    assert answer.returncode == ("MISSING" in answer.stdout)
