@@ -26,10 +26,19 @@ func Open(path string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	image, err := Read(file)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return image, nil
+}
+
+// Read reads the superblock of an image in an open file, which is then the image's.
+func Read(file *os.File) (*Image, error) {
 	image := &Image{file: file, nodes: map[uint64]*Node{}, metadata: map[int64][]byte{}}
 	if err := image.readSuper(); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", file.Name(), err)
 	}
 	return image, nil
 }

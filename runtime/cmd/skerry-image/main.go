@@ -1,7 +1,8 @@
 // skerry-image makes the images that sandboxes mount.
 //
 //	skerry-image merge --base BASE.erofs --upper UPPER.tar [--drop PATH]... [--xattrs FILE] [--most BYTES] OUT.erofs
-//	    prints each path that an image cannot hold, quoted, on a line; makes no image of more than BYTES
+//	    prints each path that an image cannot hold, quoted, on a line; makes no image of more than BYTES, and leaves
+//	    an empty file where it fails
 //	skerry-image check IMAGE.erofs
 package main
 
@@ -59,53 +60,70 @@ func merge(args []string) error {
 	if err := limit(*most); err != nil {
 		return err
 	}
-	image, err := erofs.Open(*base)
+	// Everything is opened before a byte of it is read.
+	opened, err := open(*base, *upper, flags.Arg(0), *xattrs)
 	if err != nil {
 		return err
 	}
-	defer image.Close()
-	archive, err := os.Open(*upper)
-	if err != nil {
+	if err := confine(); err != nil {
 		return err
 	}
-	defer archive.Close()
-	info, err := archive.Stat()
-	if err != nil {
-		return err
+	return opened.merge(drop, *most)
+}
+
+// work is the files of one merge.
+type work struct{ base, upper, out, xattrs *os.File }
+
+func open(base, upper, out, xattrs string) (work, error) {
+	const created = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	var (
+		opened work
+		errs   [4]error
+	)
+	opened.base, errs[0] = os.Open(base)
+	opened.upper, errs[1] = os.Open(upper)
+	if err := errors.Join(errs[:]...); err != nil {
+		return work{}, err
 	}
-	if err := erofs.CheckEnd(archive, info.Size()); err != nil {
-		return err
+	opened.out, errs[2] = os.OpenFile(out, created, 0o600)
+	if xattrs != "" {
+		opened.xattrs, errs[3] = os.OpenFile(xattrs, created, 0o600)
 	}
-	made, err := write(flags.Arg(0), image, archive, drop, *most)
+	return opened, errors.Join(errs[:]...)
+}
+
+func (w work) merge(drop paths, most int64) error {
+	made, err := w.write(drop, most)
 	if err != nil {
-		return err
+		// No file is left that could be taken for an image; whoever gave its name removes it.
+		return errors.Join(err, w.out.Truncate(0))
 	}
 	for _, path := range made.LeftOut {
 		fmt.Printf("%q\n", path)
 	}
-	if *xattrs == "" {
+	if w.xattrs == nil {
 		return nil
 	}
-	return writeXattrs(*xattrs, made.Xattrs)
+	return writeXattrs(w.xattrs, made.Xattrs)
 }
 
-func write(path string, image *erofs.Image, archive *os.File, drop []string, most int64) (*erofs.Writer, error) {
-	out, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+func (w work) write(drop paths, most int64) (*erofs.Writer, error) {
+	image, err := erofs.Read(w.base)
 	if err != nil {
 		return nil, err
 	}
-	made, err := fill(out, image, archive, drop, most)
-	if err == nil {
-		err = out.Sync()
-	}
-	if closed := out.Close(); err == nil {
-		err = closed
-	}
+	info, err := w.upper.Stat()
 	if err != nil {
-		os.Remove(path)
 		return nil, err
 	}
-	return made, nil
+	if err := erofs.CheckEnd(w.upper, info.Size()); err != nil {
+		return nil, err
+	}
+	made, err := fill(w.out, image, w.upper, drop, most)
+	if err != nil {
+		return nil, err
+	}
+	return made, w.out.Sync()
 }
 
 func fill(out *os.File, image *erofs.Image, archive *os.File, drop []string, most int64) (*erofs.Writer, error) {
@@ -128,7 +146,7 @@ func fill(out *os.File, image *erofs.Image, archive *os.File, drop []string, mos
 	return writer, writer.Finish(root)
 }
 
-func writeXattrs(path string, found []erofs.Xattr) error {
+func writeXattrs(file *os.File, found []erofs.Xattr) error {
 	if found == nil {
 		found = []erofs.Xattr{}
 	}
@@ -136,18 +154,25 @@ func writeXattrs(path string, found []erofs.Xattr) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, text, 0o600)
+	_, err = file.Write(text)
+	return err
 }
 
 func check(args []string) error {
 	if len(args) != 1 {
 		return errors.New("check needs one image")
 	}
-	image, err := erofs.Open(args[0])
+	file, err := os.Open(args[0])
 	if err != nil {
 		return err
 	}
-	defer image.Close()
+	if err := confine(); err != nil {
+		return err
+	}
+	image, err := erofs.Read(file)
+	if err != nil {
+		return err
+	}
 	_, err = image.Tree()
 	return err
 }

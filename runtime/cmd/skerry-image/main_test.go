@@ -5,13 +5,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 const asProgram = "SKERRY_IMAGE_TEST"
@@ -23,6 +25,8 @@ func TestMain(m *testing.M) {
 		main()
 	case "limits":
 		tellLimits()
+	case "confined":
+		tellConfined()
 	default:
 		os.Exit(m.Run())
 	}
@@ -41,7 +45,56 @@ func tellLimits() {
 	fmt.Println(errors.Is(err, syscall.EFBIG))
 }
 
-func program(t *testing.T, as string, args ...string) (string, error) {
+// tellConfined tries what a program that was taken over would.
+func tellConfined() {
+	file, err := os.CreateTemp("", "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	os.Remove(file.Name())
+	parent := os.Getppid()
+	if err := confine(); err != nil {
+		fmt.Println(err)
+		return
+	}
+	tries := map[string]func() error{
+		"open":    func() error { _, err := os.Open("/proc/self/status"); return err },
+		"socket":  func() error { _, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0); return err },
+		"execute": func() error { return syscall.Exec("/bin/true", []string{"true"}, nil) },
+		"fork":    func() error { _, err := syscall.ForkExec("/bin/true", nil, nil); return err },
+		"kill":    func() error { return syscall.Kill(parent, 0) },
+		"tgkill":  func() error { return unix.Tgkill(parent, parent, 0) },
+		"root":    func() error { return syscall.Setuid(0) },
+		"link":    func() error { return syscall.Link("/proc/self/fd/3", "/tmp/x") },
+	}
+	for name, try := range tries {
+		if err := try(); !errors.Is(err, syscall.EPERM) {
+			fmt.Println(name, err)
+		}
+	}
+	_, err = file.Write(make([]byte, 1<<20))
+	fmt.Println(err, file.Sync(), file.Truncate(0))
+	// Threads and the collector go on.
+	done := make(chan int)
+	for range 64 {
+		go func() { runtime.LockOSThread(); done <- len(make([]byte, 1<<20)) }()
+	}
+	for range 64 {
+		<-done
+	}
+	runtime.GC()
+	fmt.Println("works")
+}
+
+func TestWhatIsTakenOverCanReachNothing(t *testing.T) {
+	said, err := runAs(t, "confined")
+	if want := "<nil> <nil> <nil>\nworks\n"; err != nil || said != want {
+		t.Errorf("%v: %q, not %q", err, said, want)
+	}
+}
+
+func runAs(t *testing.T, as string, args ...string) (string, error) {
 	t.Helper()
 	command := exec.Command(os.Args[0], args...)
 	command.Env = []string{asProgram + "=" + as}
@@ -50,7 +103,7 @@ func program(t *testing.T, as string, args ...string) (string, error) {
 }
 
 func TestTheProgramBoundsWhatItTakes(t *testing.T) {
-	said, err := program(t, "limits", filepath.Join(t.TempDir(), "file"))
+	said, err := runAs(t, "limits", filepath.Join(t.TempDir(), "file"))
 	want := fmt.Sprintf("<nil> %d %d\n<nil> 0 0\ntrue\n", addressBytes, addressBytes)
 	if err != nil || said != want {
 		t.Errorf("%v: %q, not %q", err, said, want)
@@ -82,14 +135,17 @@ func TestAnImageBeyondItsBoundIsNotMade(t *testing.T) {
 	if err := os.WriteFile(upper, archive.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	said, err := program(t, "main", "merge", "--base="+base, "--upper="+upper, "--most=1048576", out)
+	said, err := runAs(t, "main", "merge", "--base="+base, "--upper="+upper, "--most=1048576", out)
 	if err == nil || !strings.Contains(said, "more than 1048576 bytes") {
 		t.Errorf("%v: %s", err, said)
 	}
-	if _, err := os.Stat(out); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("something was left: %v", err)
+	if info, err := os.Stat(out); err != nil || info.Size() != 0 {
+		t.Errorf("something was left: %v, %v", info, err)
 	}
-	if said, err := program(t, "main", "merge", "--base="+base, "--upper="+upper, "--most=4194304", out); err != nil {
+	if err := os.Remove(out); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := runAs(t, "main", "merge", "--base="+base, "--upper="+upper, "--most=4194304", out); err != nil {
 		t.Errorf("%v: %s", err, said)
 	}
 }

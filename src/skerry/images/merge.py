@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from skerry.images.erofs import image_xattrs, xattrs_path
+from skerry.images.erofs import image_xattrs, remove, xattrs_path
 from skerry.model.errors import ImageBuildError
 
 MERGE_S = 600.0
@@ -26,7 +26,8 @@ async def merge(
     That is devices, which an image cannot hold, each path quoted. Raises ImageBuildError, also where the image would
     have more than `most` bytes on top of the base.
 
-    The archive is a guest's work. The helper reads it as a stream and opens nothing by the names in it.
+    The archive is a guest's work. The helper reads it as a stream, opens nothing by the names in it, and by then has
+    given up root and all but a few system calls.
     """
     flags = [f"--drop={path}" for path in drop]
     if most is not None:
@@ -43,6 +44,7 @@ async def merge(
         await child.wait()
         raise
     if child.returncode != 0:
+        remove(into)
         text = complaint.decode("utf-8", "replace").strip()[-2000:]
         raise ImageBuildError(f"the changes of a build could not be packed into {into.name}: {text}")
     _check_attributes(into)
