@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import fcntl
 import os
+from collections.abc import Sequence
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Final
 
-from skerry.model.errors import ImageBuildError
+from skerry.images.merge import DROPPED, merge
+from skerry.model.errors import ImageBuildError, StartFailedError
+from skerry.model.nodes import Launch
 from skerry.node.interfaces import Member
 from skerry.node.output_quota import RESERVE_BYTES
 
@@ -24,6 +27,31 @@ CHUNK_BYTES: Final = 64 << 10
 TURN_CHUNKS: Final = 128
 """What a thread copies before it comes back: 8 MiB, so that whoever gives up does not wait for long."""
 ZEROS: Final = bytes(CHUNK_BYTES)
+
+
+async def pack_build(member: Member, launch: Launch, into: Path, *, helper: Path) -> Sequence[str]:
+    """Write the image of a build with what its member changed to an EROFS file; return what was left out."""
+    assert launch.build_disk_mib is not None
+    archive = into.with_name(into.name + ".tar")
+    most = archive_bound(launch.build_disk_mib)
+    try:
+        await _save_build(member, launch, archive, most)
+        return await merge(helper, base=launch.image.file, upper=archive, into=into, drop=DROPPED, most=most)
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+async def _save_build(member: Member, launch: Launch, archive: Path, most: int) -> None:
+    try:
+        await save_archive(member, archive, most=most)
+    except StartFailedError as exc:
+        memory = launch.spec.resources.memory_limit_mib
+        # The collector lets go of a file only after it has made room for the next ones: with 512 MiB, files of
+        # 256 MiB end the sentry and files of 170 MiB do not.
+        raise ImageBuildError(
+            f"its changes were not saved: {exc.message}. A file is read whole into the {memory} MiB of a build's "
+            f"memory: files of up to {memory // 4} MiB fit, sparse ones with their full size"
+        ) from exc
 
 
 def archive_bound(disk_mib: int) -> int:

@@ -13,7 +13,7 @@ from skerry.images.erofs import image_xattrs
 from skerry.model.errors import Error, InternalError, StartFailedError
 from skerry.model.events import Events
 from skerry.model.ids import SandboxId
-from skerry.model.members import Claim, ExtraImage, MemberSpec, Upper
+from skerry.model.members import Claim, ExtraImage, MemberRecord, MemberSpec, Upper
 from skerry.model.nodes import Launch
 from skerry.model.specs import NetworkPolicy
 from skerry.node.agent_link import AgentLink
@@ -66,6 +66,17 @@ class Holdings:
             await together(self._start_container(claim), member.set_lifetime(spec.lifetime_s), *opening)
         with waterfall.stage("agent"):
             await self._greet(hello(self._setup(launch)))
+
+    async def find(self, member: MemberRecord) -> None:
+        """Take what an earlier node left, as far as it is still there."""
+        self.cgroup = self._machinery.cgroups.find(self.sandbox)
+        self.slot = await self._machinery.network.adopt(self.sandbox)
+        self.member = await self._machinery.backend.adopt(member)
+
+    async def reopen(self) -> None:
+        """Open the network again to what it is open to now, if an earlier node had opened it."""
+        if self.slot is not None and self.slot.is_open:
+            await self.slot.open()
 
     async def give_back(self) -> None:
         """Remove everything that was taken. A failure is logged and holds up nothing else; the sweep tries again."""

@@ -16,11 +16,12 @@ from skerry.model.nodes import Launch, NodeView, SandboxEnded, Started
 from skerry.model.specs import ExecSpec
 from skerry.model.text import escaped
 from skerry.node.files import SandboxFiles
+from skerry.node.happenings import Asked, Leave
 from skerry.node.kept import KeptSandboxes
 from skerry.node.machinery import Machinery
 from skerry.node.processes import NodeProcess
 from skerry.node.records import SandboxRecord
-from skerry.node.supervisor import Asked, Leave, Supervisor
+from skerry.node.supervisor import Supervisor
 from skerry.node.table import ProcessTable
 
 log = Events("skerry.node")

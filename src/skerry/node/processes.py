@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from skerry.model.exits import ProcessExit
 from skerry.model.limits import ENV_BYTES
 from skerry.model.sandboxes import ProcessView
 from skerry.model.specs import ExecSpec, Terminal
-from skerry.node.agent_stream import AgentStream, LinkLost
+from skerry.node.agent_stream import AgentStream, LinkLost, StreamError
 from skerry.node.environment import encoded
 from skerry.node.output import ProcessOutput
 from skerry.node.output_log import OutputLog
@@ -93,6 +94,19 @@ class NodeProcess:
         if self._beginning is not None:
             await asyncio.shield(self._beginning)
 
+    async def drain(self, still_s: float) -> None:
+        """Let the output of an ended process arrive, until its channels end or nothing more comes for so long."""
+        if self._stream is None:
+            return
+        while not all(self.output(channel).ended for channel in (1, 2)):
+            before = sum(self.output(channel).end for channel in (1, 2))
+            ends = [self._stream.ended(channel) for channel in (1, 2) if not self.output(channel).ended]
+            with contextlib.suppress(TimeoutError, LinkLost, StreamError):
+                async with asyncio.timeout(still_s):
+                    await asyncio.gather(*ends)
+            if before == sum(self.output(channel).end for channel in (1, 2)):
+                return
+
     def bind(self, stream: AgentStream) -> None:
         """Take the stream of the link in use."""
         self._stream = stream
@@ -111,10 +125,6 @@ class NodeProcess:
     @property
     def ended(self) -> bool:
         return self._exit.done()
-
-    @property
-    def stream(self) -> AgentStream | None:
-        return self._stream
 
     def _live(self) -> AgentStream:
         if self._stream is None or self._exit.done():

@@ -1,11 +1,12 @@
-"""One sandbox on this host, from its start to its end.
+"""One sandbox on its node, from its start to its end.
 
     starting ──> running ──> ended
         └───────────────────────^
 
-One task owns it: `start` for a new sandbox, `take_over` for one that an earlier node started, then `watch` until its
-end. Whatever may end it, from inside or outside, becomes a `Happening` in one queue. The first is judged (`ends.py`),
-then all that the sandbox holds is given back. Everyone else reads what is published: `ended`, the process table.
+One task owns it: `start` for a new sandbox, `take_over` for one that an earlier node started (`adoption.py`), then
+`watch` until its end. Whatever may end it, from inside or outside, becomes a `Happening` in one queue. The first is
+judged (`ends.py`), then all that the sandbox holds is given back. Everyone else reads what is published: `ended`, the
+process table.
 """
 
 from __future__ import annotations
@@ -19,11 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from skerry.images.merge import DROPPED, merge
 from skerry.model.errors import (
     ConflictError,
     Error,
-    ImageBuildError,
     SandboxEndedError,
     ServerUnavailableError,
     StartFailedError,
@@ -32,23 +31,25 @@ from skerry.model.events import Events
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
 from skerry.model.ids import ProcessId
 from skerry.model.nodes import Launch, SandboxEnded, Started
-from skerry.model.sandboxes import ProcessView, Stage
+from skerry.model.sandboxes import ProcessView
 from skerry.model.specs import ExecSpec, HostAccess, Resources
 from skerry.model.text import escaped
+from skerry.node.adoption import Adoption
 from skerry.node.agent_link import AgentLink
-from skerry.node.agent_stream import LinkLost, Lost, StreamError
-from skerry.node.archives import archive_bound, save_archive
+from skerry.node.agent_stream import LinkLost, Lost
+from skerry.node.archives import pack_build
 from skerry.node.ends import Seen, sandbox_exit
 from skerry.node.environment import sandbox_environment
+from skerry.node.happenings import AgentGone, AgentSilent, Asked, EntrypointEnded, Happening, Leave
 from skerry.node.holdings import AGENT_S, Holdings
-from skerry.node.interfaces import Member
 from skerry.node.machinery import Machinery
 from skerry.node.processes import NodeProcess, exec_spec, open_exec
 from skerry.node.records import SandboxRecord
 from skerry.node.table import ProcessTable
+from skerry.node.watches import Watches
 from skerry.node.waterfall import Waterfall
-from skerry.wire.frames import FrameType, ProtocolViolation, encode_frame
-from skerry.wire.messages import Hello, Ready, Setup, encode
+from skerry.wire.frames import ProtocolViolation
+from skerry.wire.messages import Hello, Setup
 
 log = Events("skerry.node")
 
@@ -56,53 +57,12 @@ DRAIN_S: Final = 0.3
 """How long the entrypoint's output may stand still before it is taken for all that comes."""
 DRAIN_MAX_S: Final = 2.0
 """How long it may go on arriving: what was written before the end is at most a pipe and a window of each channel."""
-PULSE_EVERY_S: Final = 5.0
-PULSE_S: Final = 20.0
-"""How often an agent that somebody waits for is asked for a sign, and how long it may take: a busy machine is slow."""
-LIFETIME_GRACE_S: Final = 5.0
+FIRST_GENERATION: Final = 1
+"""Of the channel to its agent; each attach counts on."""
 BEGIN_S: Final = 30.0
 """How long an agent may take to start a process, before it is taken for broken."""
 SENTRY_S: Final = 1.0
 """How long a sentry whose agent is gone may take to follow it, before it is taken to live on."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Somebody ends it on purpose."""
-
-    reason: SandboxReason
-
-
-@dataclass(frozen=True)
-class EntrypointEnded:
-    exit: ProcessExit
-
-
-@dataclass(frozen=True)
-class AgentGone:
-    """The link to its agent is over."""
-
-    lost: Lost
-
-
-@dataclass(frozen=True)
-class AgentSilent:
-    """Its agent answers nothing, though the link is there."""
-
-    evidence: str
-
-
-@dataclass(frozen=True)
-class SentryGone:
-    pass
-
-
-@dataclass(frozen=True)
-class Leave:
-    """The node goes, the sandbox stays: its successor takes it over."""
-
-
-Happening = Asked | EntrypointEnded | AgentGone | AgentSilent | SentryGone | Leave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +104,10 @@ class Supervisor:
             on_exit=self._on_process_exit,
         )
         self._happenings: asyncio.Queue[Happening] = asyncio.Queue()
-        self._watchers: list[asyncio.Task[None]] = []
+        self._watches = Watches(self.happen)
         self._ending = False
         self._left = False
         self._secret = b""
-        self._generation = 0
         self._started_at = 0.0
         config = launch.image.config
         self._defaults = Defaults(
@@ -179,7 +138,10 @@ class Supervisor:
 
     async def watch(self) -> None:
         """Wait for what ends it, judge that, and remove everything; or let go of it when the node leaves."""
-        self._begin_watching()
+        assert self._holdings.member is not None
+        assert self._holdings.link is not None
+        left_s = self._deadline - self._now()
+        self._watches.begin(self._holdings.member, self._holdings.link, lifetime_s=left_s)
         happening = await self._happenings.get()
         if isinstance(happening, Leave):
             await self._let_go()
@@ -251,34 +213,13 @@ class Supervisor:
         """Write its root file system, the image with its changes, to an EROFS file; return what was left out."""
         if self._launch.build_disk_mib is None or self._holdings.member is None:
             raise ConflictError(f"sandbox {self.id} is no build; only builds are packed")
-        archive = into.with_name(into.name + ".tar")
-        base, most = self._launch.image.file, archive_bound(self._launch.build_disk_mib)
-        try:
-            await self._save(self._holdings.member, archive, most)
-            return await merge(
-                self._machinery.image_helper, base=base, upper=archive, into=into, drop=DROPPED, most=most
-            )
-        finally:
-            archive.unlink(missing_ok=True)
-
-    async def _save(self, member: Member, archive: Path, most: int) -> None:
-        try:
-            await save_archive(member, archive, most=most)
-        except StartFailedError as exc:
-            memory = self.resources.memory_limit_mib
-            # The collector lets go of a file only after it has made room for the next ones: with 512 MiB, files of
-            # 256 MiB end the sentry and files of 170 MiB do not.
-            raise ImageBuildError(
-                f"its changes were not saved: {exc.message}. A file is read whole into the {memory} MiB of a build's "
-                f"memory: files of up to {memory // 4} MiB fit, sparse ones with their full size"
-            ) from exc
+        return await pack_build(self._holdings.member, self._launch, into, helper=self._machinery.image_helper)
 
     # Start
 
     def _first_hello(self, setup: Setup) -> Hello:
         self._secret = secrets.token_bytes(32)
-        self._generation = 1
-        return Hello(secret=self._secret, proof=None, generation=1, setup=setup)
+        return Hello(secret=self._secret, proof=None, generation=FIRST_GENERATION, setup=setup)
 
     async def _start_entrypoint(self) -> None:
         command = self._launch.spec.entrypoint or self._launch.image.config.command
@@ -290,18 +231,15 @@ class Supervisor:
             self.happen(EntrypointEnded(end))
 
     def _record(self, waterfall: Waterfall) -> None:
-        self._put_record((self._secret,), tuple(waterfall.stages))
-
-    def _put_record(self, keys: tuple[bytes, ...], stages: tuple[Stage, ...]) -> None:
         assert self._holdings.member is not None
         self._machinery.records.put(
             SandboxRecord(
                 sandbox=self.id,
                 member=self._holdings.member.record,
-                secrets=keys,
-                generation=self._generation,
+                secrets=(self._secret,),
+                generation=FIRST_GENERATION,
                 started_at=self._started_at,
-                stages=stages,
+                stages=tuple(waterfall.stages),
                 launch=without_access(self._launch),
                 env=self._defaults.env,
             )
@@ -322,27 +260,14 @@ class Supervisor:
     async def take_over(self, record: SandboxRecord) -> bool:
         """Take up a sandbox that an earlier node started; False if it has ended meanwhile (`ended` then says how)."""
         self._started_at = record.started_at
-        self._generation = record.generation
         self._defaults = Defaults(env=dict(record.env), workdir=self._defaults.workdir, user=self._defaults.user)
         self.started = Started(started_at=record.started_at, stages=record.stages)
-        self.table.read()
-        holdings = self._holdings
-        holdings.cgroup = self._machinery.cgroups.find(self.id)
-        holdings.slot = await self._machinery.network.adopt(self.id)
-        holdings.member = await self._machinery.backend.adopt(record.member)
-        if self.table.end is not None:  # the kill came while it was removed
+        records = self._machinery.records
+        end = await Adoption(record, self._holdings, self.table, records, now=self._now).run()
+        if end is not None:
             self._ending = True
-            await self._finish(self.table.end.exit)
+            await self._finish(end)
             return False
-        if holdings.member is None:
-            return await self._ended_meanwhile(sentry_alive=False)
-        if holdings.slot is not None and holdings.slot.is_open:
-            await holdings.slot.open()
-        ready = await self._attach(record)
-        if ready is None:
-            return await self._ended_meanwhile(sentry_alive=True)
-        assert holdings.link is not None
-        self.table.resume(holdings.link, ready, now=self._now())
         entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
         if entrypoint is None:
             await self._start_entrypoint()  # the kill came between the start and its command
@@ -350,98 +275,17 @@ class Supervisor:
             self.happen(EntrypointEnded(await entrypoint.wait()))
         return True
 
-    async def _attach(self, record: SandboxRecord) -> Ready | None:
-        """Return the agent's READY on a new link, or None if it gives none."""
-        assert self._holdings.member is not None
-        self._secret = secrets.token_bytes(32)
-        for proof in record.secrets:
-            self._generation += 1
-            # Both until the answer is here: a kill in between leaves the question which of them the agent has.
-            self._put_record((self._secret, *record.secrets), record.stages)
-            hello = Hello(secret=self._secret, proof=proof, generation=self._generation, setup=None)
-            ready = await self._try_attach(hello)
-            if ready is not None:
-                self._put_record((self._secret,), record.stages)
-                return ready
-        return None
-
-    async def _try_attach(self, hello: Hello) -> Ready | None:
-        assert self._holdings.member is not None
-        try:
-            pipes = await self._holdings.member.attach(encode_frame(FrameType.HELLO, 0, encode(hello)))
-            link = AgentLink(pipes.reader_fd, pipes.writer_fd)
-        except Error as exc:
-            log.warning("sandbox.attach_failed", sandbox=self.id, cause=escaped(str(exc)))
-            return None
-        try:
-            ready = await link.hello(hello, deadline=asyncio.get_running_loop().time() + AGENT_S, sent=True)
-        except (TimeoutError, LinkLost) as exc:
-            log.warning("sandbox.attach_failed", sandbox=self.id, cause=escaped(str(exc)))
-            link.close()
-            return None
-        self._holdings.link = link
-        return ready
-
     async def abandon(self, fault: Exception) -> None:
         """End it because this node cannot take it over; what it holds is given back."""
         self._ending = True
         evidence = f"its next node could not take it over: {type(fault).__name__}: {escaped(str(fault))}"
         await self._finish(SandboxExit(reason=SandboxReason.NODE_LOST, evidence=evidence))
 
-    async def _ended_meanwhile(self, *, sentry_alive: bool) -> bool:
-        self._ending = True
-        entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
-        seen = Seen(
-            now=self._now(),
-            deadline=self._deadline,
-            entrypoint=await entrypoint.wait() if entrypoint is not None and entrypoint.ended else None,
-            silent="its agent did not answer the server that came back",
-            sentry_alive=sentry_alive,
-            oom_kills=self.table.kills.untold(),
-        )
-        await self._finish(sandbox_exit(seen))
-        return False
-
     # The end
 
     @property
     def _deadline(self) -> float:
         return self._started_at + self._launch.spec.lifetime_s
-
-    def _begin_watching(self) -> None:
-        create = asyncio.get_running_loop().create_task
-        watches = (self._watch_sentry(), self._watch_agent(), self._watch_pulse(), self._watch_lifetime())
-        self._watchers = [create(watch) for watch in watches]
-
-    async def _watch_sentry(self) -> None:
-        assert self._holdings.member is not None
-        await self._holdings.member.wait_ended()
-        self.happen(SentryGone())
-
-    async def _watch_agent(self) -> None:
-        assert self._holdings.link is not None
-        self.happen(AgentGone(await asyncio.shield(self._holdings.link.lost)))
-
-    async def _watch_pulse(self) -> None:
-        """End it when its agent answers nothing while somebody waits for it: a guest may have stopped or blocked it."""
-        link = self._holdings.link
-        assert link is not None
-        with contextlib.suppress(LinkLost):
-            while True:
-                await asyncio.sleep(PULSE_EVERY_S)
-                if not len(link.streams):
-                    continue
-                try:
-                    async with asyncio.timeout(PULSE_S):
-                        await link.ping()
-                except TimeoutError:
-                    self.happen(AgentSilent(f"its agent gave no answer for {PULSE_S:g} s"))
-                    return
-
-    async def _watch_lifetime(self) -> None:
-        """End it at its lifetime if its keeper has not: the keeper runs on a kernel that may have been broken into."""
-        await asyncio.sleep(max(0.0, self._deadline + LIFETIME_GRACE_S - self._now()))
-        self.happen(Asked(SandboxReason.LIFETIME))
 
     async def _judge(self, happening: Happening) -> SandboxExit:
         """Return the exit that a happening means, once everything that bears on it is known."""
@@ -475,7 +319,7 @@ class Supervisor:
     async def _drain_until_more_happens(self) -> None:
         """Let the entrypoint's output arrive; something in the background may go on writing, so there is a bound."""
         work = [
-            asyncio.ensure_future(self._drain(self._launch.entrypoint)),
+            asyncio.ensure_future(self._drain_entrypoint()),
             asyncio.ensure_future(self._happenings.get()),
         ]
         try:
@@ -485,6 +329,11 @@ class Supervisor:
                 each.cancel()
             await asyncio.gather(*work, return_exceptions=True)
 
+    async def _drain_entrypoint(self) -> None:
+        process = self.table.get(self._launch.entrypoint) if self._launch.entrypoint is not None else None
+        if process is not None:
+            await process.drain(DRAIN_S)
+
     async def _await_sentry(self) -> None:
         """Give a sentry whose agent is gone a moment: the two usually end together, the pipes a little earlier."""
         assert self._holdings.member is not None
@@ -492,26 +341,12 @@ class Supervisor:
             async with asyncio.timeout(SENTRY_S):
                 await self._holdings.member.wait_ended()
 
-    async def _drain(self, identifier: ProcessId | None) -> None:
-        """Let the output of an ended process arrive, until its channels end or nothing more comes."""
-        process = self.table.get(identifier) if identifier is not None else None
-        if process is None or process.stream is None:
-            return
-        while not all(process.output(channel).ended for channel in (1, 2)):
-            before = sum(process.output(channel).end for channel in (1, 2))
-            ends = [process.stream.ended(channel) for channel in (1, 2) if not process.output(channel).ended]
-            with contextlib.suppress(TimeoutError, LinkLost, StreamError):
-                async with asyncio.timeout(DRAIN_S):
-                    await asyncio.gather(*ends)
-            if before == sum(process.output(channel).end for channel in (1, 2)):
-                return
-
     async def _finish(self, end: SandboxExit) -> None:
         """Give everything back, then tell; whatever fails, it is told."""
         ended = SandboxEnded(sandbox=self.id, exit=end, at=self._now())
         try:
             self.table.decide(end, ended.at)
-            await self._stop_watching()
+            await self._watches.stop()
             await self._holdings.give_back()
             self.table.settle_all(end, ended.at)
             self._machinery.records.remove(self.id)
@@ -520,14 +355,8 @@ class Supervisor:
         self._on_ended(ended)
         self.ended.set_result(ended)
 
-    async def _stop_watching(self) -> None:
-        for watcher in self._watchers:
-            watcher.cancel()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
-        self._watchers.clear()
-
     async def _let_go(self) -> None:
-        await self._stop_watching()
+        await self._watches.stop()
         self._ending = self._left = True
         if self._holdings.link is not None:
             self._holdings.link.close()

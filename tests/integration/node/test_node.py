@@ -20,7 +20,7 @@ from skerry.model.errors import (
 from skerry.model.exits import ProcessReason, SandboxReason
 from skerry.model.ids import PROCESS, ProcessId
 from skerry.model.specs import ExecSpec, Resources
-from skerry.node import supervisor
+from skerry.node import watches
 
 
 async def test_a_command_writes_to_both_channels_and_gives_its_code(node: RealNode) -> None:
@@ -249,8 +249,8 @@ async def test_a_timeout_is_told_even_if_the_kernel_of_the_sandbox_is_stopped(no
 
 
 async def test_an_agent_that_gives_no_sign_ends_its_sandbox(node: RealNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "PULSE_EVERY_S", 0.05)
-    monkeypatch.setattr(supervisor, "PULSE_S", 0.5)
+    monkeypatch.setattr(watches, "PULSE_EVERY_S", 0.05)
+    monkeypatch.setattr(watches, "PULSE_S", 0.5)
     box = await node.start()
     waiting = await node.exec(box, "sleep", "1000")
     stop_sentry(node)
@@ -266,7 +266,7 @@ async def test_an_agent_that_gives_no_sign_ends_its_sandbox(node: RealNode, monk
 async def test_a_lifetime_holds_even_if_the_kernel_of_the_sandbox_is_stopped(
     node: RealNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "LIFETIME_GRACE_S", 0.1)
+    monkeypatch.setattr(watches, "LIFETIME_GRACE_S", 0.1)
     box = await node.start(lifetime_s=1.0)
     stop_sentry(node)
     async with asyncio.timeout(10):
