@@ -15,7 +15,7 @@ from pathlib import Path
 
 import skerry
 from benchmarks.base_image import give
-from skerry.apps.node import _instance
+from skerry.apps.node import instance_of
 from skerry.apps.settings import Settings
 from skerry.client.autostart import server_environment
 
@@ -42,7 +42,7 @@ class Server:
 
     @property
     def instance(self) -> str:
-        return _instance(self.settings.runtime_dir)
+        return instance_of(self.settings.runtime_dir)
 
 
 @contextmanager

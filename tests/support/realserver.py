@@ -15,7 +15,7 @@ from benchmarks.base_image import give
 from leftovers import check_nothing_left
 
 from skerry import Client
-from skerry.apps.node import _instance
+from skerry.apps.node import instance_of
 from skerry.apps.settings import Settings
 from skerry.client.autostart import server_command, server_environment
 from skerry.client.client import connect, set_default
@@ -114,7 +114,7 @@ class Server:
 
     def check_nothing_left(self) -> None:
         """Fail if the server, which has ended, or a sandbox of it has left anything on the machine."""
-        instance = _instance(self.runtime)
+        instance = instance_of(self.runtime)
         check_nothing_left(self.runtime, f"sk{instance}")
         check_nothing_left(self.data, f"skerry{instance}")
         self.check_no_sandbox_left()

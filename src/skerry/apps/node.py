@@ -64,7 +64,7 @@ async def open_node(ground: Ground) -> AsyncIterator[EngineParts]:
 
 def _machinery(ground: Ground, backend: GvisorBackend) -> Machinery:
     data, runtime = ground.settings.data_dir, ground.settings.runtime_dir
-    instance = _instance(runtime)
+    instance = instance_of(runtime)
     return Machinery(
         backend=backend,
         cgroups=cgroups.detect(f"skerry{instance}"),
@@ -92,7 +92,7 @@ async def _backend(data: Path, runtime: Path) -> GvisorBackend:
     )
 
 
-def _instance(runtime: Path) -> str:
+def instance_of(runtime: Path) -> str:
     """Return what sets the devices and groups of this server apart from those of another one on the machine."""
     if runtime == Path(places.RUNTIME_DIR):
         return ""

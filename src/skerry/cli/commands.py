@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="The first command that needs it starts the local server. Settings: docs/reference/cli.md.",
+    epilog="The first command that needs it starts the local server. Settings: docs/reference/settings.md.",
 )
 def cli() -> None:
     """Sandboxes for code that nobody has reviewed."""

@@ -38,36 +38,41 @@ _RETURNCODES = {SandboxReason.LIFETIME: 124}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SandboxExit:
-    """The end of a sandbox. `code` or `signal` is the entrypoint's, where it had an end of its own."""
+class _Exit:
+    """What every exit has: `code` or `signal`, where a process had one, and the evidence for the reason."""
 
-    reason: SandboxReason
     code: int | None = None
     signal: int | None = None
     evidence: str = ""
+
+    def _own_returncode(self) -> int | None:
+        """The exit code, or 128 + signal; None if there is neither."""
+        if self.code is not None:
+            return self.code
+        return None if self.signal is None else 128 + self.signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxExit(_Exit):
+    """The end of a sandbox. `code` or `signal` is the entrypoint's, where it had an end of its own."""
+
+    reason: SandboxReason
 
     @property
     def returncode(self) -> int:
         """The exit code, 128 + signal, 124 at the end of the lifetime, else 137."""
-        if self.code is not None:
-            return self.code
-        if self.signal is not None:
-            return 128 + self.signal
-        return _RETURNCODES.get(self.reason, 128 + SIGKILL)
+        own = self._own_returncode()
+        return _RETURNCODES.get(self.reason, 128 + SIGKILL) if own is None else own
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessExit:
+class ProcessExit(_Exit):
     """The end of a process: `code` or `signal`, and the reason."""
 
     reason: ProcessReason
-    code: int | None = None
-    signal: int | None = None
-    evidence: str = ""
 
     @property
     def returncode(self) -> int:
         """The exit code, or 128 + signal."""
-        if self.code is not None:
-            return self.code
-        return 128 + (self.signal or SIGKILL)
+        own = self._own_returncode()
+        return 128 + SIGKILL if own is None else own

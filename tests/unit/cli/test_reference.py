@@ -48,13 +48,6 @@ def test_every_command_is_in_the_reference(name: str) -> None:
     assert f"Usage: skerry {name} " in CLI
 
 
-def test_every_setting_is_in_the_reference() -> None:
-    sources = [*ROOT.glob("src/skerry/client/**/*.py"), *ROOT.glob("src/skerry/cli/*.py")]
-    settings = {name for path in sources for name in re.findall(r'"(SKERRY_[A-Z_]+[A-Z])"', path.read_text())}
-    assert {"SKERRY_URL", "SKERRY_AUTOSTART"} <= settings
-    assert [name for name in sorted(settings) if f"| `{name}` |" not in CLI] == []
-
-
 def test_the_tutorials_programs_are_python() -> None:
     programs = re.findall(r"```python\n(.*?)```", TUTORIAL, flags=re.S)
     assert len(programs) >= 6
