@@ -40,7 +40,7 @@ class Call:
 Handler = Callable[[Call], Awaitable[Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Endpoint:
     """One line of the API. `lines` is the type of each line where the answer is NDJSON."""
 
