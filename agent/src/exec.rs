@@ -184,13 +184,13 @@ impl Terminal {
 
 fn pipe_from_process() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    crate::channel::set_nonblocking(&read)?;
+    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?; // a new pipe has no other flag to keep
     Ok((read, write))
 }
 
 fn pipe_to_process() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    crate::channel::set_nonblocking(&write)?;
+    rustix::fs::fcntl_setfl(&write, OFlags::NONBLOCK)?;
     Ok((write, read))
 }
 

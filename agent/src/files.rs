@@ -13,7 +13,7 @@ use crate::open::Open;
 use crate::paths::{self, Target, refusal};
 use crate::removal::Removal;
 use crate::streams::Streams;
-use crate::users::Accounts;
+use crate::users::{Accounts, Names};
 
 /// Bytes that one step reads or writes.
 const CHUNK: usize = 256 << 10;
@@ -258,7 +258,7 @@ fn open_temporary(id: u32, path: &[u8], target: &Target) -> Result<(String, Owne
 pub struct Listing {
     path: Vec<u8>,
     folder: Dir,
-    accounts: Accounts,
+    names: Names,
     /// An entry for which there was no room yet.
     pending: Option<Vec<u8>>,
 }
@@ -269,7 +269,7 @@ impl Listing {
         let folder = paths::open(CWD, &path, flags, Mode::empty())
             .and_then(Dir::new)
             .map_err(|errno| refusal("list", &path, errno))?;
-        Ok(Listing { path, folder, accounts: Accounts::read(), pending: None })
+        Ok(Listing { path, folder, names: Accounts::read().names(), pending: None })
     }
 
     fn step(&mut self, streams: &mut Streams, id: u32) -> Step {
@@ -307,7 +307,7 @@ impl Listing {
             match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => {
                     let name = name.to_bytes();
-                    let entry = paths::entry(folder.as_fd(), name, name, &stat, &self.accounts);
+                    let entry = paths::entry(folder.as_fd(), name, name, &stat, &self.names);
                     return Ok(Some(message::listed(&entry)));
                 }
                 Err(Errno::NOENT) => {}

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::message::{self, Entry, Refusal};
-use crate::users::Accounts;
+use crate::users::{Accounts, Names};
 
 /// Links that one path may lead through, as in the kernel.
 const LINK_LIMIT: usize = 40;
@@ -160,11 +160,11 @@ pub fn stat_entry(path: &[u8]) -> Result<Vec<u8>, Refusal> {
     let folder = open_folder(CWD, folder).map_err(failed)?;
     let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
     let shown = if name == b"." { trimmed } else { name };
-    Ok(entry(folder.as_fd(), name, shown, &stat, &Accounts::read()))
+    Ok(entry(folder.as_fd(), name, shown, &stat, &Accounts::read().names()))
 }
 
 /// Return the packed entry for what lies at `path` below `folder`.
-pub fn entry(folder: impl AsFd, path: &[u8], name: &[u8], stat: &Stat, accounts: &Accounts) -> Vec<u8> {
+pub fn entry(folder: impl AsFd, path: &[u8], name: &[u8], stat: &Stat, names: &Names) -> Vec<u8> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let target = match kind {
         FileType::Symlink => rustix::fs::readlinkat(folder, path, Vec::new()).ok(),
@@ -184,8 +184,8 @@ pub fn entry(folder: impl AsFd, path: &[u8], name: &[u8], stat: &Stat, accounts:
         mode: stat.st_mode,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        owner: &accounts.user_name(stat.st_uid),
-        group: &accounts.group_name(stat.st_gid),
+        owner: &names.user(stat.st_uid),
+        group: &names.group(stat.st_gid),
         modified: stat.st_mtime as f64 + stat.st_mtime_nsec as f64 / 1e9,
         target: target.as_ref().map(|target| target.to_bytes()),
     })

@@ -1,7 +1,7 @@
 //! Who a process runs as: names and numbers, looked up in the sandbox's own passwd and group files.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
@@ -34,41 +34,38 @@ impl Identity {
 }
 
 /// A line of passwd.
-struct User {
-    name: String,
+struct User<'a> {
+    name: &'a str,
     uid: u32,
     gid: u32,
-    home: String,
+    home: &'a str,
 }
 
 /// A line of group.
-struct Group {
-    name: String,
+struct Group<'a> {
+    name: &'a str,
     gid: u32,
-    members: Vec<String>,
+    members: &'a str,
 }
 
 /// The two files, read once for each operation.
 pub struct Accounts {
-    users: Vec<User>,
-    groups: Vec<Group>,
-    user_names: BTreeMap<u32, String>,
-    group_names: BTreeMap<u32, String>,
+    passwd: String,
+    group: String,
 }
 
 impl Accounts {
     /// Read the files as they are now; one that is missing or no regular file counts as empty.
     pub fn read() -> Accounts {
-        Accounts::parse(&read_text("/etc/passwd"), &read_text("/etc/group"))
+        Accounts { passwd: read_text("/etc/passwd"), group: read_text("/etc/group") }
     }
 
-    fn parse(passwd: &str, group: &str) -> Accounts {
-        let users: Vec<User> = records(passwd).filter_map(user).collect();
-        let groups: Vec<Group> = records(group).filter_map(self::group).collect();
-        // The first line for a number is the one that counts, so it is the last to be put in.
-        let user_names = users.iter().rev().map(|user| (user.uid, user.name.clone())).collect();
-        let group_names = groups.iter().rev().map(|group| (group.gid, group.name.clone())).collect();
-        Accounts { users, groups, user_names, group_names }
+    fn users(&self) -> impl DoubleEndedIterator<Item = User<'_>> {
+        records(&self.passwd).filter_map(user)
+    }
+
+    fn groups(&self) -> impl DoubleEndedIterator<Item = Group<'_>> {
+        records(&self.group).filter_map(group)
     }
 
     /// Return who `user` is: `name`, `uid`, `name:group` or `uid:gid`.
@@ -90,11 +87,9 @@ impl Accounts {
 
     fn user(&self, user: &str) -> Result<Identity, Refusal> {
         let number = user.parse::<u32>().ok();
-        if let Some(User { name, uid, gid, home }) =
-            self.users.iter().find(|account| account.name == user || number == Some(account.uid))
-        {
-            let (name, home) = (name.clone(), home.clone());
-            return Ok(Identity { uid: *uid, gid: *gid, groups: Vec::new(), name, home });
+        let known = self.users().find(|account| account.name == user || number == Some(account.uid));
+        if let Some(User { name, uid, gid, home }) = known {
+            return Ok(Identity { uid, gid, groups: Vec::new(), name: name.into(), home: home.into() });
         }
         let unknown = |uid, home: &str| Identity {
             uid,
@@ -114,24 +109,40 @@ impl Accounts {
     }
 
     fn group(&self, group: &str) -> Result<u32, Refusal> {
-        let named = self.groups.iter().find(|record| record.name == group).map(|record| record.gid);
+        let named = self.groups().find(|record| record.name == group).map(|record| record.gid);
         named.or_else(|| group.parse().ok().filter(|gid| *gid != u32::MAX)).ok_or_else(|| {
             Refusal::new("failed_precondition", format!("there is no group {group:?} in /etc/group"))
         })
     }
 
     fn memberships(&self, user: &str, primary: u32) -> Vec<u32> {
-        let with_user = self.groups.iter().filter(|group| group.members.iter().any(|member| member == user));
+        let with_user = self.groups().filter(|group| group.members.split(',').any(|member| member == user));
         with_user.map(|group| group.gid).filter(|gid| *gid != primary).take(GROUPS_LIMIT).collect()
     }
 
+    /// Return the names by their numbers, for whoever looks up many.
+    pub fn names(&self) -> Names {
+        // The first line for a number is the one that counts, so it is the last to be put in.
+        let users = self.users().rev().map(|user| (user.uid, user.name.into())).collect();
+        let groups = self.groups().rev().map(|group| (group.gid, group.name.into())).collect();
+        Names { users, groups }
+    }
+}
+
+/// What the numbers of users and groups are called.
+pub struct Names {
+    users: BTreeMap<u32, String>,
+    groups: BTreeMap<u32, String>,
+}
+
+impl Names {
     /// Return the user's name, or the number where there is none.
-    pub fn user_name(&self, uid: u32) -> String {
-        name_of(&self.user_names, uid)
+    pub fn user(&self, uid: u32) -> String {
+        name_of(&self.users, uid)
     }
 
-    pub fn group_name(&self, gid: u32) -> String {
-        name_of(&self.group_names, gid)
+    pub fn group(&self, gid: u32) -> String {
+        name_of(&self.groups, gid)
     }
 }
 
@@ -139,24 +150,22 @@ fn name_of(names: &BTreeMap<u32, String>, number: u32) -> String {
     names.get(&number).cloned().unwrap_or_else(|| number.to_string())
 }
 
-fn user(record: Vec<&str>) -> Option<User> {
-    let [name, _, uid, gid, _, home, ..] = record[..] else {
-        return None;
-    };
+fn user(line: &str) -> Option<User<'_>> {
+    let mut fields = line.split(':');
+    let (name, _, uid, gid, _, home) =
+        (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let home = if home.is_empty() { "/" } else { home };
-    Some(User { name: name.into(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() })
+    Some(User { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home })
 }
 
-fn group(record: Vec<&str>) -> Option<Group> {
-    let [name, _, gid, ref rest @ ..] = record[..] else {
-        return None;
-    };
-    let members = rest.first().map_or(Vec::new(), |members| members.split(',').map(str::to_owned).collect());
-    Some(Group { name: name.into(), gid: gid.parse().ok()?, members })
+fn group(line: &str) -> Option<Group<'_>> {
+    let mut fields = line.split(':');
+    let (name, _, gid) = (fields.next()?, fields.next()?, fields.next()?);
+    Some(Group { name, gid: gid.parse().ok()?, members: fields.next().unwrap_or_default() })
 }
 
-fn records(text: &str) -> impl Iterator<Item = Vec<&str>> {
-    text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(':').collect())
+fn records(text: &str) -> impl DoubleEndedIterator<Item = &str> {
+    text.lines().filter(|line| !line.starts_with('#'))
 }
 
 fn read_text(path: &str) -> String {
@@ -166,12 +175,26 @@ fn read_text(path: &str) -> String {
         return String::new();
     };
     match rustix::fs::fstat(&fd) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
-        _ => return String::new(),
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+            let bytes = read_up_to(&fd, (stat.st_size as u64).min(FILE_LIMIT) as usize);
+            String::from_utf8_lossy(whole_lines(&bytes)).into_owned()
+        }
+        _ => String::new(),
     }
-    let mut bytes = Vec::new();
-    let _ = std::fs::File::from(fd).take(FILE_LIMIT).read_to_end(&mut bytes);
-    String::from_utf8_lossy(whole_lines(&bytes)).into_owned()
+}
+
+/// Return the file's first `size` bytes, in one call where it has not changed meanwhile: a start waits for this.
+fn read_up_to(fd: &OwnedFd, size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    let mut filled = 0;
+    while filled < size {
+        match rustix::io::read(fd, &mut bytes[filled..]) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    bytes
 }
 
 /// Return what was read without a line that the limit has cut: half a number is another one.
@@ -187,18 +210,19 @@ mod tests {
     use super::*;
 
     fn accounts() -> Accounts {
-        Accounts::parse(
-            "root:x:0:0:root:/root:/bin/sh\n# note\nbroken:x\nuser:x:1000:100::/home/user:\nagain:x:1000:1::/:\n",
-            "root:x:0:\nusers:x:100:\nsudo:x:27:other,user\nwheel:x:10:user\n",
-        )
+        Accounts {
+            passwd: "root:x:0:0:root:/root:/bin/sh\n# note\nbroken:x\nuser:x:1000:100::/home/user:\nagain:x:1000:1::/:\n"
+                .into(),
+            group: "root:x:0:\nusers:x:100:\nsudo:x:27:other,user\nwheel:x:10:user\n".into(),
+        }
     }
 
     #[test]
     fn a_number_has_the_name_of_its_first_line_or_stays_a_number() {
-        let accounts = accounts();
-        assert_eq!(accounts.user_name(1000), "user");
-        assert_eq!(accounts.group_name(27), "sudo");
-        assert_eq!((accounts.user_name(5), accounts.group_name(1000)), ("5".into(), "1000".into()));
+        let names = accounts().names();
+        assert_eq!(names.user(1000), "user");
+        assert_eq!(names.group(27), "sudo");
+        assert_eq!((names.user(5), names.group(1000)), ("5".into(), "1000".into()));
     }
 
     #[test]
@@ -238,7 +262,7 @@ mod tests {
 
     #[test]
     fn root_exists_without_a_passwd() {
-        let accounts = Accounts::parse("", "");
+        let accounts = Accounts { passwd: String::new(), group: String::new() };
         let root = accounts.identify("root").expect("root");
         assert_eq!((root.uid, root.home.as_str()), (0, "/root"));
     }
