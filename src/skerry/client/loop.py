@@ -47,30 +47,37 @@ class _Call(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
         self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._loop = loop
-        self._work = work
-        self._task: asyncio.Task[T] | None = None
-        loop.call_soon_threadsafe(self._start)
+        self._task: asyncio.Task[None] | None = None
+        loop.call_soon_threadsafe(self._start, work)
 
     def cancel(self) -> None:
         self._loop.call_soon_threadsafe(self._cancel)
 
-    def _start(self) -> None:
-        self._task = self._loop.create_task(self._work)
-        self._task.add_done_callback(self._finish)
+    def _start(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(self._settle(work))
+        self._task.add_done_callback(lambda _: self._never_begun(work))
+
+    async def _settle(self, work: Coroutine[Any, Any, T]) -> None:
+        # In the task itself: a callback at its end would come a turn of the loop later, and the caller waits.
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            self.outcome.set_exception(concurrent.futures.CancelledError())
+            raise
+        except BaseException as error:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)
+
+    def _never_begun(self, work: Coroutine[Any, Any, T]) -> None:
+        """Settle a call that was cancelled before its task had run at all."""
+        if not self.outcome.done():
+            work.close()
+            self.outcome.set_exception(concurrent.futures.CancelledError())
 
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
-
-    def _finish(self, task: asyncio.Task[T]) -> None:
-        if self.outcome.done():
-            return
-        if task.cancelled():
-            self.outcome.set_exception(concurrent.futures.CancelledError())
-        elif (error := task.exception()) is not None:
-            self.outcome.set_exception(error)
-        else:
-            self.outcome.set_result(task.result())
 
 
 _current: LoopThread | None = None
