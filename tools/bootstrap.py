@@ -71,6 +71,7 @@ PACKAGES = (
     Package("ca-certificates", file("etc/ssl/certs/ca-certificates.crt")),  # package indexes over https
     Package("debian-archive-keyring", file("usr/share/keyrings/debian-archive-keyring.gpg")),  # mmdebstrap
     Package("python3-venv", module("venv", "ensurepip")),
+    Package("patch", command("patch")),  # runsc is built from a patched gVisor
     Package("gcc", command("cc")),  # Rust links with it
     Package("libc6-dev", file("usr/lib/*/crt1.o", "usr/lib*/crt1.o")),  # Rust links with it
 )

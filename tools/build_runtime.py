@@ -32,6 +32,7 @@ from types import FrameType
 REPOSITORY = Path(__file__).resolve().parent.parent
 RUNTIME = REPOSITORY / "runtime"
 GENERATOR = RUNTIME / "cmd" / "precompiled"
+PATCHES = RUNTIME / "patches"
 WORK = REPOSITORY / "build" / "runtime"
 RUNSC = REPOSITORY / "src" / "skerry" / "_bin" / "runsc"
 SHAPES = REPOSITORY / "src" / "skerry" / "isolation" / "gvisor" / "shapes.json"
@@ -253,7 +254,9 @@ def sidecar(binary: Path) -> Path:
 def cache_key(go: Go, *, plain: bool) -> str:
     """Return what decides the content of the binary, as one hash."""
     inputs = [RUNTIME / "go.mod", RUNTIME / "go.sum"]
-    inputs += [] if plain else sorted(set(GENERATOR.glob("*.go")) - set(GENERATOR.glob("*_test.go")))
+    if not plain:
+        inputs += sorted(set(GENERATOR.glob("*.go")) - set(GENERATOR.glob("*_test.go")))
+        inputs += sorted(PATCHES.glob("*.patch"))
     content = {str(path.relative_to(RUNTIME)): path.read_text() for path in inputs}
     decides = [RECIPE, plain, BUILD_FLAGS, STRIP, go.version, go.target, content]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -334,7 +337,7 @@ def download(go: Go, shown: Step) -> Path:
 
 @contextlib.contextmanager
 def patched_module(go: Go, source: Path) -> Iterator[Path]:
-    """Give a go.mod that uses a copy of gVisor with the precompiled seccomp programs in it.
+    """Give a go.mod that uses a copy of gVisor with our patches and the precompiled seccomp programs in it.
 
     A copy, since `go build -overlay` is refused for files in the module cache.
     """
@@ -345,7 +348,9 @@ def patched_module(go: Go, source: Path) -> Iterator[Path]:
         build_program(go, "precompiled", generator)
         with step("copy gVisor's module"):
             shutil.copytree(source, copy)
-            make_writable(*(copy / file for file in FILTERS))
+            for folder, _, files in os.walk(copy):
+                make_writable(Path(folder), *(Path(folder, file) for file in files))
+        apply_patches(go, copy)
         with step("generate seccomp programs") as shown:
             run([str(generator), "-module", str(copy)], go, shown)
         # The path is relative and always the same: it ends up in the binary.
@@ -355,6 +360,15 @@ def patched_module(go: Go, source: Path) -> Iterator[Path]:
         yield modfile
     finally:
         remove(copy)
+
+
+def apply_patches(go: Go, copy: Path) -> None:
+    if shutil.which("patch") is None:
+        raise BuildError("runsc cannot be built: the command patch was not found; install it (Debian: patch)")
+    for patch in sorted(PATCHES.glob("*.patch")):
+        with step(f"apply {patch.name}") as shown:
+            # Exactly as it was written: a patch that fits only nearly may change something else.
+            run(["patch", "-p1", "--fuzz=0", f"--directory={copy}", f"--input={patch}"], go, shown)
 
 
 def make_writable(*paths: Path) -> None:

@@ -47,8 +47,6 @@ pub enum SetupError {
     Attribute(String, String, io::Error),
     #[error("cannot set the CPUs: {0}")]
     Cpus(io::Error),
-    #[error("cannot shield PID 1: {0}")]
-    Shield(io::Error),
     #[error("cannot give up capabilities: {0}")]
     Capabilities(io::Error),
     #[error("cannot contain processes: {0}")]
@@ -70,7 +68,6 @@ pub fn prepare(setup: &Setup) -> Result<Containment, SetupError> {
     }
     let containment = contain(setup)?;
     limit_cpus(setup.cpus).map_err(SetupError::Cpus)?;
-    crate::shield::raise().map_err(SetupError::Shield)?;
     give_up_capabilities(setup.cgroup).map_err(SetupError::Capabilities)?;
     Ok(containment)
 }

@@ -105,8 +105,8 @@ class Sandbox:
         }
 
     def call(self, *arguments: str | Path, check: bool = True) -> str:
-        with self._output.open("r+b") as output:
-            start = output.seek(0, os.SEEK_END)
+        with self._output.open("a+b") as output:  # a guest writes from the file's beginning, unless it is to append
+            start = output.tell()
             answer = subprocess.run([*self._runsc, *arguments], stdin=output, stdout=output, stderr=output, check=False)
         said = self._output.read_bytes()[start:].decode()
         if check and answer.returncode != 0:
