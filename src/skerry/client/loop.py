@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -91,12 +92,17 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     if thread.is_current:
         work.close()
         raise RuntimeError("a synchronous call inside skerry's own event loop would wait for itself; use skerry.aio")
-    call = _Call(thread.loop, work)
+    call: _Call[T] | None = None
     try:
+        call = _Call(thread.loop, work)
         return call.outcome.result()
     except (KeyboardInterrupt, SystemExit):
-        call.cancel()
-        concurrent.futures.wait([call.outcome], CANCEL_S)
+        if call is None:
+            with contextlib.suppress(ValueError):  # it runs after all: the interrupt came right behind its start
+                work.close()
+        else:
+            call.cancel()
+            concurrent.futures.wait([call.outcome], CANCEL_S)
         raise
 
 
