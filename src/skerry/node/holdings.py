@@ -15,7 +15,7 @@ from skerry.model.events import Events
 from skerry.model.ids import SandboxId
 from skerry.model.members import Claim, ExtraImage, MemberRecord, MemberSpec, Upper
 from skerry.model.nodes import Launch
-from skerry.model.specs import NetworkPolicy
+from skerry.model.specs import NetworkPolicy, Resources
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import LinkLost
 from skerry.node.environment import TRUST_MOUNT
@@ -52,9 +52,10 @@ class Holdings:
         """Start everything; on failure, what was taken stays for `give_back`."""
         spec = launch.spec
         with waterfall.stage("boot"):
-            self.cgroup = self._make_cgroup(launch)
+            self.cgroup = cgroup = self._machinery.cgroups.make(self.sandbox)
+            _limit(cgroup, launch.spec.resources)
             open_network = spec.network is NetworkPolicy.OPEN
-            await together(self._boot(self.cgroup), *([self._take_slot()] if open_network else []))
+            await together(self._boot(cgroup), *([self._take_slot()] if open_network else []))
         member = self._have_member()
         if self.slot is not None:
             with waterfall.stage("network"):
@@ -107,16 +108,6 @@ class Holdings:
             return self.cgroup.oom_kills()
         except OSError:
             return 0  # the cgroup is gone
-
-    def _make_cgroup(self, launch: Launch) -> Cgroup:
-        resources = launch.spec.resources
-        cgroup = self._machinery.cgroups.make(self.sandbox)
-        cgroup.limit(
-            memory_mib=resources.memory_limit_mib + SENTRY_MIB,
-            cpus=resources.cpu_limit,
-            processes=STUBS * resources.processes + HOST_PROCESSES,
-        )
-        return cgroup
 
     async def _boot(self, cgroup: Cgroup) -> None:
         self.member = await self._machinery.backend.boot(MemberSpec(sandbox=self.sandbox, cgroup_procs=cgroup.procs))
@@ -181,6 +172,14 @@ class Holdings:
     def _have_member(self) -> Member:
         assert self.member is not None
         return self.member
+
+
+def _limit(cgroup: Cgroup, resources: Resources) -> None:
+    cgroup.limit(
+        memory_mib=resources.memory_limit_mib + SENTRY_MIB,
+        cpus=resources.cpu_limit,
+        processes=STUBS * resources.processes + HOST_PROCESSES,
+    )
 
 
 def image_attributes(image: Path) -> tuple[tuple[bytes, str, bytes], ...]:

@@ -70,7 +70,9 @@ class FakeSentry:
         if os.write(their_writer, first) != len(first):
             raise InternalError(f"a HELLO of {len(first)} bytes does not fit into a pipe")
         theirs = AgentPipes(reader_fd=their_reader, writer_fd=writer)
-        self.agents.append(asyncio.get_running_loop().create_task(_serve(self.agent, theirs)))
+        serving = asyncio.get_running_loop().create_task(_serve(self.agent, theirs))
+        serving.add_done_callback(lambda _: _close(theirs))  # also where it is cancelled before its first step
+        self.agents.append(serving)
         return AgentPipes(reader_fd=reader, writer_fd=their_writer)
 
 
@@ -242,6 +244,9 @@ class FakeCgroups:
     def find(self, sandbox: SandboxId) -> FakeCgroup | None:
         return self.groups.get(sandbox)
 
+    def close(self) -> None:
+        """Nothing to do: sandboxes share nothing here."""
+
     def sweep(self, keep: Collection[SandboxId]) -> Sequence[str]:
         strays = sorted(self.groups.keys() - set(keep))
         for sandbox in strays:
@@ -250,11 +255,12 @@ class FakeCgroups:
 
 
 async def _serve(agent: Agent, pipes: AgentPipes) -> None:
-    try:
-        await agent(pipes)
-    finally:
-        os.close(pipes.reader_fd)
-        os.close(pipes.writer_fd)
+    await agent(pipes)
+
+
+def _close(pipes: AgentPipes) -> None:
+    os.close(pipes.reader_fd)
+    os.close(pipes.writer_fd)
 
 
 async def _read(fd: int) -> bytes:
