@@ -41,14 +41,14 @@ pub fn resize(terminal: impl AsFd, size: Size) -> Result<(), Errno> {
     rustix::termios::tcsetwinsize(terminal, size)
 }
 
-/// Return what has to be typed so that whoever reads lines meets the end of file: nothing where single keys are read.
-/// In the middle of a line the first one only sends what stands there.
+/// Return what has to be typed so that a reader meets the end of file. In the middle of a line the first one only
+/// sends what stands there. Who reads single keys, as shells do at their prompt, gets it as a key.
 pub fn end_of_file(terminal: impl AsFd, mid_line: bool) -> Vec<u8> {
-    match rustix::termios::tcgetattr(terminal) {
-        Ok(modes) if modes.local_modes.contains(LocalModes::ICANON) => {
-            vec![modes.special_codes[SpecialCodeIndex::VEOF]; 1 + usize::from(mid_line)]
-        }
-        _ => Vec::new(),
+    let Ok(modes) = rustix::termios::tcgetattr(terminal) else { return Vec::new() };
+    let by_line = modes.local_modes.contains(LocalModes::ICANON);
+    match modes.special_codes[SpecialCodeIndex::VEOF] {
+        0 => Vec::new(), // _POSIX_VDISABLE: there is none
+        key => vec![key; 1 + usize::from(mid_line && by_line)],
     }
 }
 
@@ -79,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_file_is_typed_twice_in_the_middle_of_a_line_and_not_where_keys_are_read() {
+    fn the_end_of_file_is_typed_twice_in_the_middle_of_a_line_and_once_where_keys_are_read() {
         let Some((ours, its)) = pair() else { return };
         assert_eq!(end_of_file(&ours, false), [4]);
         assert_eq!(end_of_file(&ours, true), [4, 4]);
         let mut modes = rustix::termios::tcgetattr(&its).expect("its modes");
         modes.make_raw();
         rustix::termios::tcsetattr(&its, rustix::termios::OptionalActions::Now, &modes).expect("raw mode");
-        assert!(end_of_file(&ours, true).is_empty());
+        assert_eq!(end_of_file(&ours, true), [4]);
     }
 }

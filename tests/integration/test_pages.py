@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial/first-sandbox.md"
 RUN = DOCS / "how-to/run-a-command.md"
+TERMINAL = DOCS / "how-to/use-a-terminal.md"
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -48,7 +49,7 @@ def run(server: Server, argv: list[str], folder: Path, text: str | None = None) 
 
 def programs() -> list[str]:
     """Return the programs of the pages; those that install packages are run as examples are, elsewhere."""
-    found = [program for page in (ROOT / "README.md", TUTORIAL, RUN) for program in blocks(page, "python")]
+    found = [program for page in (ROOT / "README.md", TUTORIAL, RUN, TERMINAL) for program in blocks(page, "python")]
     return [program for program in found if "pip_install" not in program and "local_entrypoint" not in program]
 
 

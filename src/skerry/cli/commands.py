@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "run": "skerry.cli.run",
     "create": "skerry.cli.create",
     "exec": "skerry.cli.exec",
+    "shell": "skerry.cli.shell",
     "ls": "skerry.cli.ls",
     "terminate": "skerry.cli.terminate",
     "server": "skerry.cli.server",

@@ -7,11 +7,25 @@ from typing import Any, TypeVar
 
 import click
 
+from skerry.cli import keys
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
 def json_option(command: C) -> C:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+def detach_keys_option(command: C) -> C:
+    return click.option(
+        "--detach-keys",
+        default=keys.DEFAULT,
+        envvar="SKERRY_DETACH_KEYS",
+        show_default=True,
+        callback=lambda _ctx, _param, value: keys.parse(value),
+        metavar="KEYS",
+        help="Typed one after the other, leave the command running; `none` for none.",
+    )(command)
 
 
 def parse_env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

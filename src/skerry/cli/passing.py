@@ -34,7 +34,7 @@ async def pass_through(sandbox: str, arguments: tuple[str, ...], no_stdin: bool,
         ]
         _start_stdin(process, no_stdin)
         code = await _wait(process, outputs)
-    _tell_end(process, sandbox)
+    tell_end(process, sandbox)
     return code
 
 
@@ -126,7 +126,7 @@ def _signals_passed_on(process: ContainerProcess[bytes]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _tell_end(process: ContainerProcess[bytes], sandbox: str) -> None:
+def tell_end(process: ContainerProcess[bytes], sandbox: str) -> None:
     """Say on stderr what an exit code alone would not."""
     end = process.exit
     if end is None or end.reason in (ProcessReason.EXITED, ProcessReason.SIGNALED, ProcessReason.KILLED):

@@ -122,6 +122,13 @@ def test_the_end_of_input_is_the_end_of_file(box: Sandbox) -> None:
     assert process.wait() == 0
 
 
+def test_the_end_of_input_ends_a_shell_at_its_prompt(box: Sandbox) -> None:
+    process = box.exec("bash", "--norc", pty=True, bufsize=0, env={"PS1": "ready> "})
+    until(process, "ready> ")
+    process.stdin.write_eof()
+    assert process.wait() == 0
+
+
 def test_output_that_is_thrown_away_holds_nothing_up(box: Sandbox) -> None:
     assert box.exec("seq", "1", "200000", pty=True, stdout=StreamType.DEVNULL).wait() == 0
 

@@ -1,0 +1,258 @@
+"""A process at its terminal, joined to ours: what it shows is shown here, what is typed here is typed there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from skerry import aio
+from skerry.aio import ContainerProcess
+from skerry.cli.keys import DetachKeys
+from skerry.cli.modes import Modes
+from skerry.cli.output import tell
+from skerry.cli.passing import tell_end
+from skerry.cli.rawmode import RawTerminal
+from skerry.client.terminals import size_of
+from skerry.model.errors import Error
+
+READ_BYTES: Final = 64 * 1024
+PASTE_BYTES: Final = 4096
+"""From this many bytes at once on a text is pasted, and goes no faster than the process takes it."""
+HELD_S: Final = 0.5
+"""How long keys are held back that may begin the sequence to detach."""
+HANG_UP_S: Final = 2.0
+LIFETIME_S: Final = 3600.0
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The process has ended."""
+
+    code: int
+
+
+@dataclass(frozen=True)
+class Detached:
+    """The keys were typed; the process runs on."""
+
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class HungUp:
+    """A signal has ended this program, or its terminal is gone; the process was told by SIGHUP."""
+
+    signal: int
+
+    @property
+    def code(self) -> int:
+        return 128 + self.signal
+
+
+Outcome = Ended | Detached | HungUp
+
+
+async def exec_joined(
+    sandbox: str, argv: Sequence[str], options: Mapping[str, Any], terminal: RawTerminal, detach_keys: bytes
+) -> int:
+    """Run a command in a sandbox at this terminal, and return the exit code for this program."""
+    box = await aio.Sandbox.from_id(sandbox)
+    return (await _run(box, argv, options, terminal, detach_keys)).code
+
+
+async def shell_joined(
+    new: Mapping[str, Any],
+    argv: Sequence[str],
+    options: Mapping[str, Any],
+    terminal: RawTerminal,
+    detach_keys: bytes,
+) -> int:
+    """The same in a new sandbox, which ends with the command, unless that was left running."""
+    wanted = {"timeout": LIFETIME_S, **new}
+    image = aio.Image.debian_slim(python_version=wanted.pop("python", None))
+    image = image.apt_install(*wanted.pop("apt", ())).pip_install(*wanted.pop("pip", ()))
+    box = await aio.Sandbox.create(image=image, **wanted)
+    try:
+        outcome = await _run(box, argv, options, terminal, detach_keys)
+    except BaseException:
+        await box.terminate()
+        raise
+    if not isinstance(outcome, Detached):
+        await box.terminate()
+    return outcome.code
+
+
+async def _run(
+    box: aio.Sandbox, argv: Sequence[str], options: Mapping[str, Any], terminal: RawTerminal, detach_keys: bytes
+) -> Outcome:
+    process: ContainerProcess[bytes] = await box.exec(*argv, pty=True, text=False, **options)
+    outcome = await interact(process, terminal, DetachKeys(detach_keys))
+    if isinstance(outcome, Detached):
+        tell(f"detached: process {process.object_id} in {box.object_id} goes on; `skerry terminate` ends the sandbox")
+    elif isinstance(outcome, Ended):
+        tell_end(process, box.object_id)
+    return outcome
+
+
+async def interact(process: ContainerProcess[bytes], terminal: RawTerminal, keys: DetachKeys) -> Outcome:
+    """Join the two until one side is done; the terminal is put right before this returns."""
+    modes = Modes()
+    session = _Session(process, terminal, keys)
+    showing = asyncio.ensure_future(_show(process, modes))
+    feeding = asyncio.ensure_future(session.feed())
+    try:
+        terminal.begin()
+        with session.signals():
+            await session.resize()
+            first: set[asyncio.Future[Any]] = {showing, feeding, session.over}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            outcome = await _outcome(process, session, showing, feeding)
+    finally:
+        for task in (showing, feeding):
+            task.cancel()
+        await asyncio.gather(showing, feeding, return_exceptions=True)
+        terminal.restore()
+        with contextlib.suppress(OSError):
+            _write_all(sys.stdout.fileno(), modes.undo())
+    return outcome
+
+
+async def _outcome(
+    process: ContainerProcess[bytes],
+    session: _Session,
+    showing: asyncio.Future[None],
+    feeding: asyncio.Future[None],
+) -> Outcome:
+    if session.over.done():
+        outcome = session.over.result()
+        if isinstance(outcome, HungUp):
+            await _hang_up(process)
+        return outcome
+    if feeding.done() and feeding.exception() is not None:
+        feeding.result()
+    await showing
+    return Ended(await process.wait())
+
+
+async def _hang_up(process: ContainerProcess[bytes]) -> None:
+    """Tell the process that its terminal is gone, as far as that can be told in a moment."""
+    with contextlib.suppress(TimeoutError, Error, OSError):
+        async with asyncio.timeout(HANG_UP_S):
+            await process.signal(signal.SIGHUP)
+
+
+async def _show(process: ContainerProcess[bytes], modes: Modes) -> None:
+    target = sys.stdout.fileno()
+    async for shown in process.stdout:
+        modes.see(shown)
+        await asyncio.to_thread(_write_all, target, shown)
+
+
+def _write_all(target: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+class _Session:
+    """This side: keys, signals and the size of the window."""
+
+    def __init__(self, process: ContainerProcess[bytes], terminal: RawTerminal, keys: DetachKeys) -> None:
+        self._process = process
+        self._terminal = terminal
+        self._keys = keys
+        self._loop = asyncio.get_running_loop()
+        self._resizing: asyncio.Task[None] | None = None
+        self._resize_again = False
+        self.over: asyncio.Future[Outcome] = self._loop.create_future()
+
+    # Keys
+
+    async def feed(self) -> None:
+        """Pass on what is typed until the sequence to detach, or for as long as it is not cancelled."""
+        while not self.over.done():
+            if not await self._readable(HELD_S if self._keys.holds else None):
+                await self._type(self._keys.release())
+                continue
+            try:
+                typed = os.read(self._terminal.descriptor, READ_BYTES)
+            except OSError:
+                typed = b""
+            if not typed:  # the window is closed
+                self._end(HungUp(signal.SIGHUP))
+                return
+            passed, detached = self._keys.feed(typed)
+            await self._type(passed)
+            if detached:
+                self._end(Detached())
+
+    async def _readable(self, seconds: float | None) -> bool:
+        """Wait until something was typed, for so long; the descriptor stays as the shell has it, so it may block."""
+        ready = asyncio.Event()
+        self._loop.add_reader(self._terminal.descriptor, ready.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await ready.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._loop.remove_reader(self._terminal.descriptor)
+        return True
+
+    async def _type(self, keys: bytes) -> None:
+        if keys:
+            self._process.stdin.write(keys)
+        if len(keys) >= PASTE_BYTES:
+            await self._process.stdin.drain()
+
+    # Signals
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Take the signals while the block lasts."""
+        for number in ENDING:
+            self._loop.add_signal_handler(number, self._end, HungUp(number))
+        self._loop.add_signal_handler(signal.SIGWINCH, self._on_resize)
+        self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
+        try:
+            yield
+        finally:
+            for number in (*ENDING, signal.SIGWINCH, signal.SIGTSTP):
+                self._loop.remove_signal_handler(number)
+            if self._resizing is not None:
+                self._resizing.cancel()
+
+    def _end(self, outcome: Outcome) -> None:
+        if not self.over.done():
+            self.over.set_result(outcome)
+
+    def _stop(self) -> None:
+        """Stop as asked, with the terminal as it was; go on, when continued, as large as the window is then."""
+        self._terminal.restore()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._terminal.begin()
+        self._on_resize()
+
+    def _on_resize(self) -> None:
+        """Pass a new size on. While one is under way the next waits, and only the newest counts."""
+        if self._resizing is not None and not self._resizing.done():
+            self._resize_again = True
+            return
+        self._resizing = self._loop.create_task(self._resize_all())
+
+    async def _resize_all(self) -> None:
+        self._resize_again = True
+        while self._resize_again:
+            self._resize_again = False
+            await self.resize()
+
+    async def resize(self) -> None:
+        with contextlib.suppress(Error):  # what is wrong with the server, the streams will say
+            await self._process.resize_pty(*size_of(self._terminal.descriptor))
