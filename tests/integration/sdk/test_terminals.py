@@ -129,6 +129,26 @@ def test_the_end_of_input_ends_a_shell_at_its_prompt(box: Sandbox) -> None:
     assert process.wait() == 0
 
 
+def test_programs_that_open_terminals_of_their_own_work(box: Sandbox) -> None:
+    how = {"pty": True, "pty_size": (21, 61), "user": "user"}
+    script = "sudo id -u && sudo tty && script -qc 'stty size' /dev/null"
+    process = box.exec("sh", "-c", script, **how)
+    root, tty, size = process.stdout.read().split("\r\n")[:3]
+    assert (root, size) == ("0", "21 61")
+    assert tty.startswith("/dev/pts/")
+    assert process.wait() == 0
+
+
+def test_a_guest_that_opens_all_the_terminals_it_can_keeps_nobody_else_from_one(box: Sandbox) -> None:
+    script = (
+        "import os, time; held = [os.openpty() for _ in range(400)]; print(len(held), flush=True); time.sleep(1000)"
+    )
+    hoarder = box.exec("python3", "-c", script, user="user")
+    assert next(iter(hoarder.stdout)) == "400\n"
+    assert box.exec("stty", "size", pty=True).stdout.read() == "24 80\r\n"
+    hoarder.kill()
+
+
 def test_output_that_is_thrown_away_holds_nothing_up(box: Sandbox) -> None:
     assert box.exec("seq", "1", "200000", pty=True, stdout=StreamType.DEVNULL).wait() == 0
 

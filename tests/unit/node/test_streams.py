@@ -43,6 +43,7 @@ from skerry.wire.messages import (
     OpenStat,
     OpenWrite,
     Setup,
+    Terminal,
 )
 
 SEED = int(os.environ.get("SKERRY_FUZZ_SEED", "1"))
@@ -54,6 +55,13 @@ OPS: list[Open] = [
     OpenExec(argv=(b"a",), stdin="pipe", limits=(500, 500)),
     OpenExec(argv=(b"a",), stdout="null", stderr="null"),
     OpenExec(argv=(b"a",), stderr="stdout", limits=(300, 0)),
+    OpenExec(
+        argv=(b"a",),
+        stdin="pipe",
+        stderr="stdout",
+        terminal=Terminal(rows=24, columns=80, term="xterm"),
+        limits=(300, 0),
+    ),
     OpenRead(path=b"/a", limit=400),
     OpenWrite(path=b"/a"),
     OpenList(path=b"/a", limit=100),
@@ -96,6 +104,7 @@ class Session:
             lambda: self._send(number, size),
             lambda: self.streams.end_stdin(number),
             lambda: self.streams.signal(number, 1 + size % 64),
+            lambda: self.streams.resize(number, 1 + size % 65_535, 65_535),
             lambda: self.streams.close(number) if size % 4 == 0 else b"",
         ]
         if self.agent.greeted:
@@ -275,7 +284,7 @@ def test_a_closed_stream_says_only_its_last_word() -> None:
     session.agent.receive(session.streams.close(1))
     assert session.feed(encode_data_header(1, 1, 0, 5) + bytes(5)) == [None]
     assert session.feed(encode_end(1, 1, 5)) == [None]
-    assert session.streams.signal(1, 9) == session.streams.close(1) == b""
+    assert session.streams.signal(1, 9) == session.streams.resize(1, 1, 1) == session.streams.close(1) == b""
     assert 1 in session.streams
     assert session.feed(control(FrameType.EXIT, 1, EXITED)) == [None]
     assert 1 not in session.streams
