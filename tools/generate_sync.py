@@ -184,12 +184,12 @@ def _method(owner: str, method: Function) -> list[ast.stmt]:
 
 _SPECIAL = {
     "__aenter__": (
-        "def __enter__(self) -> Self:\n    background.run(self._inner.__aenter__())\n    return self\n"
-        "async def __aenter__(self) -> Self:\n    await background.bridge(self._inner.__aenter__())\n    return self"
+        "def __enter__(self) -> Self:\n    background.run(self._inner.__aenter__)\n    return self\n"
+        "async def __aenter__(self) -> Self:\n    await background.bridge(self._inner.__aenter__)\n    return self"
     ),
     "__aexit__": (
-        "def __exit__(self, *exc: object) -> None:\n    background.run(self._inner.__aexit__(*exc))\n"
-        "async def __aexit__(self, *exc: object) -> None:\n    await background.bridge(self._inner.__aexit__(*exc))"
+        "def __exit__(self, *exc: object) -> None:\n    background.run(self._inner.__aexit__, *exc)\n"
+        "async def __aexit__(self, *exc: object) -> None:\n    await background.bridge(self._inner.__aexit__, *exc)"
     ),
     "__aiter__": (
         "def __iter__(self) -> Self:\n    self._inner.__aiter__()\n    return self\n"
@@ -199,11 +199,11 @@ _SPECIAL = {
     "__anext__": (
         "def __next__(self) -> T:\n"
         "    while (item := self._inner._pop()) is None:\n"
-        "        if not background.run(self._inner._fill()):\n            raise StopIteration\n"
+        "        if not background.run(self._inner._fill):\n            raise StopIteration\n"
         "    return item\n"
         "async def __anext__(self) -> T:\n"
         "    while (item := self._inner._pop()) is None:\n"
-        "        if not await background.bridge(self._inner._fill()):\n            raise StopAsyncIteration\n"
+        "        if not await background.bridge(self._inner._fill):\n            raise StopAsyncIteration\n"
         "    return item"
     ),
 }
@@ -236,7 +236,7 @@ def _overloaded(owner: str, method: Function, overloads: list[Function]) -> list
     arguments = _arguments(method)
     for form, call in (("__call__", "background.run"), ("aio", "await background.bridge")):
         for one in [*overloads, method]:
-            made = _with_body(one, "..." if one is not method else f"return {call}(self._do({arguments}))", doc=False)
+            made = _with_body(one, "..." if one is not method else f"return {call}(self._do, {arguments})", doc=False)
             made.name = form
             plain = form == "__call__"
             body.append(_as_plain(made) if plain else made)

@@ -85,4 +85,4 @@ def _terminate_created() -> None:
 
     client = resolve(None)
     if client.created:
-        loop.run(terminate_created(client))
+        loop.run(terminate_created, client)

@@ -70,7 +70,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection that synchronous calls use."""
-        background.run(self.aclose())
+        background.run(self.aclose)
 
     def __enter__(self) -> Client:
         return self

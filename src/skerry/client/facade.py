@@ -60,10 +60,10 @@ class Method(Generic[P, R]):
         return self._function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return run(self._function(*args, **kwargs))
+        return run(self._function, *args, **kwargs)
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await bridge(self._function(*args, **kwargs))
+        return await bridge(self._function, *args, **kwargs)
 
 
 class dual(Generic[F, P, R]):
@@ -86,7 +86,7 @@ class dual(Generic[F, P, R]):
         return Method(bound)
 
     def __call__(self, instance: F, *args: P.args, **kwargs: P.kwargs) -> R:
-        return run(self.__wrapped__(instance, *args, **kwargs))
+        return run(self.__wrapped__, instance, *args, **kwargs)
 
 
 class IterMethod(Generic[P, R]):
@@ -101,7 +101,7 @@ class IterMethod(Generic[P, R]):
         source = self._function(*args, **kwargs)
         while True:
             try:
-                item = run(_next(source))
+                item = run(_next, source)
             except StopAsyncIteration:
                 return
             yield item
@@ -110,7 +110,7 @@ class IterMethod(Generic[P, R]):
         source = self._function(*args, **kwargs)
         while True:
             try:
-                item = await bridge(_next(source))
+                item = await bridge(_next, source)
             except StopAsyncIteration:
                 return
             yield item
@@ -124,18 +124,18 @@ class Block(Generic[R]):
         self._value = value
 
     def __enter__(self) -> R:
-        run(self._inner.__aenter__())
+        run(self._inner.__aenter__)
         return self._value
 
     def __exit__(self, *exc: Any) -> bool | None:
-        return run(self._inner.__aexit__(*exc))
+        return run(self._inner.__aexit__, *exc)
 
     async def __aenter__(self) -> R:
-        await bridge(self._inner.__aenter__())
+        await bridge(self._inner.__aenter__)
         return self._value
 
     async def __aexit__(self, *exc: Any) -> bool | None:
-        return await bridge(self._inner.__aexit__(*exc))
+        return await bridge(self._inner.__aexit__, *exc)
 
 
 async def _next(source: AsyncIterator[R]) -> R:

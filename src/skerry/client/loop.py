@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CANCEL_S: Final = 10.0
@@ -43,42 +44,50 @@ class LoopThread:
 
 
 class _Call(Generic[T]):
-    """A coroutine on the loop, whose outcome is awaited elsewhere."""
+    """A coroutine on the loop, whose outcome is awaited elsewhere.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
+    It is made there as well, where no interrupt can come between its making and its first step.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._loop = loop
+        self._make = make
         self._task: asyncio.Task[None] | None = None
-        loop.call_soon_threadsafe(self._start, work)
+
+    def begin(self) -> None:
+        self._loop.call_soon_threadsafe(self._start)
 
     def cancel(self) -> None:
+        """Cancel it, also where an interrupt came before `begin`; the outcome is known soon after."""
         self._loop.call_soon_threadsafe(self._cancel)
 
-    def _start(self, work: Coroutine[Any, Any, T]) -> None:
-        self._task = self._loop.create_task(self._settle(work))
-        self._task.add_done_callback(lambda _: self._never_begun(work))
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._settle())
+        self._task.add_done_callback(lambda _: self._give_up())
 
-    async def _settle(self, work: Coroutine[Any, Any, T]) -> None:
+    async def _settle(self) -> None:
         # In the task itself: a callback at its end would come a turn of the loop later, and the caller waits.
         try:
-            result = await work
+            result = await self._make()
         except asyncio.CancelledError:
-            self.outcome.set_exception(concurrent.futures.CancelledError())
+            self._give_up()
             raise
         except BaseException as error:
             self.outcome.set_exception(error)
         else:
             self.outcome.set_result(result)
 
-    def _never_begun(self, work: Coroutine[Any, Any, T]) -> None:
-        """Settle a call that was cancelled before its task had run at all."""
-        if not self.outcome.done():
-            work.close()
-            self.outcome.set_exception(concurrent.futures.CancelledError())
-
     def _cancel(self) -> None:
-        if self._task is not None:
+        if self._task is None:
+            self._give_up()
+        else:
             self._task.cancel()
+
+    def _give_up(self) -> None:
+        """Settle a call that was cancelled, if it was before its task had run at all."""
+        if not self.outcome.done():
+            self.outcome.set_exception(concurrent.futures.CancelledError())
 
 
 _current: LoopThread | None = None
@@ -86,32 +95,28 @@ _lock = threading.Lock()
 _exit_hooks: list[Callable[[], None]] = []
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns. An interrupt cancels it, and waits until it has cleaned up."""
+def run(make: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what the coroutine function returns. An interrupt cancels it, and waits until it has cleaned up."""
     thread = _thread()
     if thread.is_current:
-        work.close()
         raise RuntimeError("a synchronous call inside skerry's own event loop would wait for itself; use skerry.aio")
-    call: _Call[T] | None = None
+    call = _Call(thread.loop, partial(make, *args, **kwargs))
     try:
-        call = _Call(thread.loop, work)
+        call.begin()
         return call.outcome.result()
     except (KeyboardInterrupt, SystemExit):
-        if call is None:
-            with contextlib.suppress(ValueError):  # it runs after all: the interrupt came right behind its start
-                work.close()
-        else:
-            call.cancel()
-            concurrent.futures.wait([call.outcome], CANCEL_S)
+        call.cancel()
+        concurrent.futures.wait([call.outcome], CANCEL_S)
         raise
 
 
-async def bridge(work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns, run on the background loop, to a caller on another loop."""
+async def bridge(make: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what the coroutine function returns, run on the background loop, to a caller on another loop."""
     thread = _thread()
     if thread.is_current:
-        return await work
-    call = _Call(thread.loop, work)
+        return await make(*args, **kwargs)
+    call = _Call(thread.loop, partial(make, *args, **kwargs))
+    call.begin()
     try:
         return await asyncio.wrap_future(call.outcome)
     except asyncio.CancelledError:
@@ -125,7 +130,7 @@ def call(function: Callable[[], T]) -> T:
     async def work() -> T:
         return function()
 
-    return run(work())
+    return run(work)
 
 
 def at_exit(hook: Callable[[], None]) -> None:

@@ -266,7 +266,7 @@ def test_a_thousand_processes_leave_no_stream_open(client: Client) -> None:
 
         from skerry.client import loop
 
-        assert loop.run(streams()) == 0
+        assert loop.run(streams) == 0
 
 
 def test_an_app_block_terminates_what_was_made_in_it() -> None:

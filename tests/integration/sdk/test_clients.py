@@ -68,7 +68,7 @@ def post(body: dict[str, object], key: str) -> Any:
         connection = await resolve(None).connection()
         return await connection.call("POST", "/v1/sandboxes", body=body, key=key)
 
-    return loop.run(call())
+    return loop.run(call)
 
 
 def test_a_client_killed_in_the_middle_of_a_stream_costs_nobody_anything(served: Server) -> None:

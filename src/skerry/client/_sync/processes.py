@@ -73,15 +73,15 @@ class ContainerProcess(Facade[source.ContainerProcess[T]], Generic[T]):
         await self._inner.resize_pty(rows, columns)
 
     def __enter__(self) -> Self:
-        background.run(self._inner.__aenter__())
+        background.run(self._inner.__aenter__)
         return self
 
     async def __aenter__(self) -> Self:
-        await background.bridge(self._inner.__aenter__())
+        await background.bridge(self._inner.__aenter__)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        background.run(self._inner.__aexit__(*exc))
+        background.run(self._inner.__aexit__, *exc)
 
     async def __aexit__(self, *exc: object) -> None:
-        await background.bridge(self._inner.__aexit__(*exc))
+        await background.bridge(self._inner.__aexit__, *exc)

@@ -84,20 +84,19 @@ class _Sandbox_exec:
         **idle: object,
     ) -> Any:
         return background.run(
-            self._do(
-                *args,
-                stdout=stdout,
-                stderr=stderr,
-                timeout=timeout,
-                workdir=workdir,
-                env=env,
-                user=user,
-                pty=pty,
-                pty_size=pty_size,
-                text=text,
-                bufsize=bufsize,
-                **idle,
-            )
+            self._do,
+            *args,
+            stdout=stdout,
+            stderr=stderr,
+            timeout=timeout,
+            workdir=workdir,
+            env=env,
+            user=user,
+            pty=pty,
+            pty_size=pty_size,
+            text=text,
+            bufsize=bufsize,
+            **idle,
         )
 
     @overload
@@ -150,20 +149,19 @@ class _Sandbox_exec:
         **idle: object,
     ) -> Any:
         return await background.bridge(
-            self._do(
-                *args,
-                stdout=stdout,
-                stderr=stderr,
-                timeout=timeout,
-                workdir=workdir,
-                env=env,
-                user=user,
-                pty=pty,
-                pty_size=pty_size,
-                text=text,
-                bufsize=bufsize,
-                **idle,
-            )
+            self._do,
+            *args,
+            stdout=stdout,
+            stderr=stderr,
+            timeout=timeout,
+            workdir=workdir,
+            env=env,
+            user=user,
+            pty=pty,
+            pty_size=pty_size,
+            text=text,
+            bufsize=bufsize,
+            **idle,
         )
 
     async def _do(
@@ -338,15 +336,15 @@ class Sandbox(Facade[source.Sandbox]):
         return _Sandbox_exec(self._inner)
 
     def __enter__(self) -> Self:
-        background.run(self._inner.__aenter__())
+        background.run(self._inner.__aenter__)
         return self
 
     async def __aenter__(self) -> Self:
-        await background.bridge(self._inner.__aenter__())
+        await background.bridge(self._inner.__aenter__)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        background.run(self._inner.__aexit__(*exc))
+        background.run(self._inner.__aexit__, *exc)
 
     async def __aexit__(self, *exc: object) -> None:
-        await background.bridge(self._inner.__aexit__(*exc))
+        await background.bridge(self._inner.__aexit__, *exc)

@@ -43,13 +43,13 @@ class StreamReader(Facade[source.StreamReader[T]], Generic[T]):
 
     def __next__(self) -> T:
         while (item := self._inner._pop()) is None:
-            if not background.run(self._inner._fill()):
+            if not background.run(self._inner._fill):
                 raise StopIteration
         return item
 
     async def __anext__(self) -> T:
         while (item := self._inner._pop()) is None:
-            if not await background.bridge(self._inner._fill()):
+            if not await background.bridge(self._inner._fill):
                 raise StopAsyncIteration
         return item
 
