@@ -308,3 +308,19 @@ pub fn signal_all(signal: Signal) {
     // SAFETY: plain integers; PID 1 itself is never among those that -1 means.
     unsafe { libc::kill(-1, signal.as_raw()) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_its_process_a_terminal_is_read_to_its_bound_and_no_further() {
+        let (fd, _held) = rustix::pipe::pipe().expect("a pipe");
+        let mut source = Source { fd, watched: false, enlarged: true, left: None };
+        assert_eq!(after(&mut source, usize::MAX), Flow::Watch, "while its process lives there is no bound");
+        source.left = Some(LAST_BYTES);
+        assert_eq!(after(&mut source, LAST_BYTES - 1), Flow::Watch);
+        assert_eq!(after(&mut source, 1), Flow::Closed);
+        assert_eq!(after(&mut source, 1), Flow::Closed);
+    }
+}
