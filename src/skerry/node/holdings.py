@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import select
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,8 @@ from skerry.node.interfaces import Cgroup, Member
 from skerry.node.machinery import Machinery
 from skerry.node.network.slots import Slot
 from skerry.node.waterfall import Waterfall
-from skerry.wire.messages import Hello, Setup
+from skerry.wire.frames import FrameType, encode_frame
+from skerry.wire.messages import Hello, Setup, encode
 
 log = Events("skerry.node")
 
@@ -62,11 +64,13 @@ class Holdings:
                 async with self.slot.nic() as nic:
                     await member.plug(nic)
         with waterfall.stage("claim"):
-            claim = await self._claim(launch)
+            claim, greeting = await self._claim(launch), hello(self._setup(launch))
+            frame = encode_frame(FrameType.HELLO, 0, encode(greeting))
+            ahead = frame if len(frame) <= select.PIPE_BUF else b""
             opening = [self.slot.open(spec.host_access)] if self.slot is not None else []
-            await together(self._start_container(claim), member.set_lifetime(spec.lifetime_s), *opening)
+            await together(self._start_container(claim, ahead), member.set_lifetime(spec.lifetime_s), *opening)
         with waterfall.stage("agent"):
-            await self._greet(hello(self._setup(launch)))
+            await self._greet(greeting, sent=bool(ahead))
 
     async def find(self, member: MemberRecord) -> None:
         """Take what an earlier node left, as far as it is still there."""
@@ -133,14 +137,14 @@ class Holdings:
             hostname=hostname(self.sandbox),
         )
 
-    async def _start_container(self, claim: Claim) -> None:
-        pipes = await self._have_member().claim(claim)
+    async def _start_container(self, claim: Claim, hello: bytes) -> None:
+        pipes = await self._have_member().claim(claim, hello)
         self.link = AgentLink(pipes.reader_fd, pipes.writer_fd)
 
-    async def _greet(self, hello: Hello) -> None:
+    async def _greet(self, hello: Hello, *, sent: bool) -> None:
         assert self.link is not None
         try:
-            await self.link.hello(hello, deadline=asyncio.get_running_loop().time() + AGENT_S)
+            await self.link.hello(hello, deadline=asyncio.get_running_loop().time() + AGENT_S, sent=sent)
         except (TimeoutError, LinkLost) as exc:
             cause = exc.lost.detail if isinstance(exc, LinkLost) else f"it gave no answer within {AGENT_S:g} s"
             said = self._have_member().last_words()

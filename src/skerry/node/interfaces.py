@@ -22,8 +22,11 @@ class Member(Protocol):
     async def plug(self, nic: Nic) -> None:
         """Give the sandbox a network card."""
 
-    async def claim(self, claim: Claim) -> AgentPipes:
-        """Start the user's container and return the pipes to its agent; at most once."""
+    async def claim(self, claim: Claim, hello: bytes = b"") -> AgentPipes:
+        """Start the user's container and return the pipes to its agent; at most once.
+
+        `hello`, at most `select.PIPE_BUF` bytes, is in the first already, so that the agent need not wait for it.
+        """
 
     async def attach(self, hello: bytes) -> AgentPipes:
         """Return new pipes to the agent of a claimed member, with `hello` already written to the first."""

@@ -114,12 +114,12 @@ class FakeMember:
         self._require_alive("network")
         self.state.nic = nic
 
-    async def claim(self, claim: Claim) -> AgentPipes:
+    async def claim(self, claim: Claim, hello: bytes = b"") -> AgentPipes:
         self._require_alive("claim")
         if self.state.claim is not None:
             raise ConflictError(f"sandbox {self._sandbox} has been claimed already; boot another member")
         self.state.claim = claim
-        return self.state.channel()
+        return self.state.channel(hello)
 
     async def attach(self, hello: bytes) -> AgentPipes:
         self._require_claimed("attach")

@@ -73,7 +73,7 @@ class GvisorMember:
         body = bodies.card(nic, segmentation=segmentation)
         await self._call("network", "Network.CreateLinksAndRoutes", body, [nic.socket_fd])
 
-    async def claim(self, claim: Claim) -> AgentPipes:
+    async def claim(self, claim: Claim, hello: bytes = b"") -> AgentPipes:
         if self._claimed:
             raise ConflictError(f"sandbox {self._sandbox} has been claimed already; boot another member")
         self._claimed = True
@@ -82,6 +82,7 @@ class GvisorMember:
         arguments = bodies.claim_arguments(claim, member_id=member_id(self._sandbox), container_id=identifier)
         with contextlib.ExitStack() as files:
             pipes = _Pipes(files)
+            pipes.fill(hello)
             given = [*pipes.theirs, self._logs.new(AGENT), *_image_files(files, claim, self._agent_image)]
             await self._call("claim", "containerManager.StartSubcontainer", arguments, given)
             return pipes.keep()
@@ -90,8 +91,7 @@ class GvisorMember:
         arguments = bodies.attach_arguments(container_id(self._sandbox))
         with contextlib.ExitStack() as files:
             pipes = _Pipes(files)
-            if os.write(pipes.writer, hello) != len(hello):
-                raise InternalError(f"a HELLO of {len(hello)} bytes does not fit into a pipe")
+            pipes.fill(hello)
             given = [*pipes.theirs, self._logs.new(ATTACH)]
             pid = await self._call("attach", "containerManager.ExecuteAsync", arguments, given)
             task = asyncio.create_task(self._collect(pid))
@@ -201,6 +201,11 @@ class _Pipes:
             # The size of the pipe is what decides on the throughput; the default is 64 KiB.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def fill(self, hello: bytes) -> None:
+        """Put a HELLO in before anyone reads; raises InternalError where it does not fit."""
+        if os.write(self.writer, hello) != len(hello):
+            raise InternalError(f"a HELLO of {len(hello)} bytes does not fit into a pipe")
 
     def keep(self) -> AgentPipes:
         self._ours.pop_all()
