@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from realserver import Server, wait_for
@@ -25,6 +26,18 @@ def in_background() -> Iterator[Callable[..., Future[object]]]:
         yield threads.submit
 
 
+@contextmanager
+def sandbox(*command: str, **options: Any) -> Iterator[Sandbox]:
+    """Yield a sandbox that ends with the block.
+
+    If the block fails, the fixture ends it: the server may be away, and the failure of `terminate`, half a minute
+    later, would be told instead of the first one.
+    """
+    box = Sandbox.create(*command, **options)
+    yield box
+    box.terminate()
+
+
 def words(server: Server) -> list[str]:
     return server.settings.log.read_text().splitlines()
 
@@ -38,7 +51,7 @@ def restart(server: Server) -> None:
 
 
 def test_output_goes_on_at_the_right_byte_through_the_same_handle(server: Server) -> None:
-    with Sandbox.create(block_network=True) as box:
+    with sandbox(block_network=True) as box:
         process = box.exec("sh", "-c", COUNT)
         for number, line in enumerate(process.stdout):
             assert line == f"line {number}\n"
@@ -54,7 +67,7 @@ def test_output_goes_on_at_the_right_byte_through_the_same_handle(server: Server
 def test_bytes_of_many_processes_and_of_the_entrypoint_are_all_there(server: Server) -> None:
     script = "head -c 20000000 /dev/urandom > /root/$0; sha256sum < /root/$0 >&2; cat /root/$0; exit 3"
     entrypoint = f"read go; {COUNT}; read end"
-    with Sandbox.create("sh", "-c", entrypoint, block_network=True) as box, in_background() as submit:
+    with sandbox("sh", "-c", entrypoint, block_network=True) as box, in_background() as submit:
         processes = [box.exec("sh", "-c", script, str(number), text=False) for number in range(3)]
         reading = [submit(lambda each=each: hashlib.sha256(each.stdout.read()).hexdigest()) for each in processes]
         box.stdin.write("go\n")
@@ -70,7 +83,7 @@ def test_bytes_of_many_processes_and_of_the_entrypoint_are_all_there(server: Ser
 
 def test_what_was_written_to_stdin_arrives_once_and_whole(server: Server) -> None:
     pieces = [number.to_bytes(4, "little") * 4096 for number in range(400)]
-    with Sandbox.create(block_network=True) as box:
+    with sandbox(block_network=True) as box:
         process = box.exec("sha256sum", text=False)
         for number, piece in enumerate(pieces):
             process.stdin.write(piece)
@@ -83,7 +96,7 @@ def test_what_was_written_to_stdin_arrives_once_and_whole(server: Server) -> Non
 
 def test_files_that_are_on_their_way_arrive_whole(server: Server) -> None:
     content = os.urandom(64 << 20)
-    with Sandbox.create(block_network=True) as box, in_background() as submit:
+    with sandbox(block_network=True) as box, in_background() as submit:
         for number in range(2):
             sending = submit(box.filesystem.write_bytes, content, f"/data/{number}")
             listing = lambda: box.exec("ls", "-A", "/data").stdout.read()  # noqa: E731
@@ -112,7 +125,7 @@ def test_files_and_processes_of_a_sandbox_are_as_they_were(server: Server) -> No
 
 
 def test_a_server_that_is_killed_again_and_again_finds_its_sandbox_each_time(server: Server) -> None:
-    with Sandbox.create(block_network=True) as box:
+    with sandbox(block_network=True) as box:
         for number in range(4):
             server.kill9()
             said = len(words(server))
@@ -129,7 +142,7 @@ def test_a_server_that_is_killed_again_and_again_finds_its_sandbox_each_time(ser
 
 def test_deadlines_are_kept_while_no_server_is_there(server: Server) -> None:
     short = Sandbox.create("sh", "-c", "echo begun; exec sleep 1000", timeout=2, block_network=True)
-    with Sandbox.create(block_network=True) as box:
+    with sandbox(block_network=True) as box:
         process = box.exec("sh", "-c", "echo $$; exec sleep 1000", timeout=1)
         inside = next(iter(process.stdout)).strip()
         waiting = len(server.sentries())
@@ -158,7 +171,7 @@ def test_a_deadline_that_is_still_to_come_is_kept_by_the_next_server(server: Ser
 
 
 def test_what_ended_while_no_server_was_there_is_told_with_its_code_and_output(server: Server) -> None:
-    with Sandbox.create(block_network=True) as other:
+    with sandbox(block_network=True) as other:
         box = Sandbox.create("sh", "-c", "echo up; sleep 1; echo down; exit 5", block_network=True)
         process = other.exec("sh", "-c", "echo up; sleep 1; seq 30000; exit 6")
         assert next(iter(box.stdout)) == "up\n"
@@ -177,7 +190,7 @@ def test_what_ended_while_no_server_was_there_is_told_with_its_code_and_output(s
 def test_lack_of_memory_while_no_server_was_there_is_told_as_that(server: Server) -> None:
     grow = "import time; print('up', flush=True); time.sleep(1); b = []\nwhile True: b.append(bytes(8 << 20) + b'x')"
     alone = Sandbox.create("python3", "-c", grow, block_network=True, memory=(128, 128))
-    with Sandbox.create(block_network=True, memory=(128, 128)) as box:
+    with sandbox(block_network=True, memory=(128, 128)) as box:
         process = box.exec("python3", "-c", grow)
         assert next(iter(process.stdout)) == next(iter(alone.stdout)) == "up\n"
         server.kill9()
@@ -225,7 +238,7 @@ def test_a_server_killed_while_a_sandbox_starts_leaves_nothing_and_the_next_one_
             box.terminate(wait=True)
     assert list(Sandbox.list()) == []
     server.check_no_sandbox_left()
-    with Sandbox.create(block_network=True) as box:
+    with sandbox(block_network=True) as box:
         assert box.exec("echo", "next").stdout.read() == "next\n"
 
 
@@ -243,7 +256,7 @@ def test_a_server_killed_while_an_image_is_built_leaves_nothing_and_the_same_bui
         building.result()  # the client asked again
     server.check_no_sandbox_left()
     server.check_nothing_of_a_build_left()
-    with Sandbox.create(image=image, block_network=True) as box:
+    with sandbox(image=image, block_network=True) as box:
         assert len(box.filesystem.read_text("/made")) == 37
     assert server.outputs() == {box.object_id}
 

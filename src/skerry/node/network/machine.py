@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
@@ -12,8 +10,8 @@ from skerry.node.network import ledger
 from skerry.node.network.firewall import ENTRIES_MAX, Exemption, Standing
 from skerry.node.network.kernel import FoundSlot, Kernel
 from skerry.node.network.ledger import Ledger
-from skerry.node.network.namespaces import namespace_number
 from skerry.node.network.plan import CANDIDATES, Plan, choose_range, taken_networks
+from skerry.node.network.ranges import RangeRecord
 from skerry.node.network.settings import NetworkSettings, Tell
 
 # The table of connections is enlarged for so many sandboxes at once, so that it is seldom touched.
@@ -32,25 +30,30 @@ class Machine:
         self.own_exemptions: dict[int, frozenset[Exemption]] = {}
         self._settings = settings
         self._tell = tell
-        self._record_fd: int | None = None
+        self._record = RangeRecord(settings.machine_folder, settings.prefix)
         self._connected: Sequence[IPv4Network] = ()
         self._conntrack_base: int | None = None
         self._conntrack_told = False
 
     def begin(self, resolvers: Collection[IPv4Address]) -> None:
         """Take everything. Slots of an earlier node are in `found` afterwards, and as open as they were."""
-        self._lock()
+        self._record.hold()
         self.kernel = Kernel()
-        self.plan = self._choose(resolvers)
-        self._ledger = Ledger(
-            self._settings.machine_folder, self.plan.table, alive=self.kernel.has_table, tell=self._tell
-        )
+        with self._record.choosing():
+            plan = self._choose(resolvers)
+            self._record.write(plan.network)
+            self._ledger = Ledger(
+                self._settings.machine_folder, plan.table, alive=self.kernel.has_table, tell=self._tell
+            )
+            self.plan = plan
+            self._take_over()
+        self.mtu = self.kernel.mtu()
+
+    def _take_over(self) -> None:
         slots = self.kernel.slots(self.plan)
         self.found = {slot.sandbox: slot for slot in slots}
         self.own_exemptions = self.kernel.own_exemptions(self.plan)
-        self._write_range(str(self.plan.network))
         self._take([slot.index for slot in slots if slot.open])
-        self.mtu = self.kernel.mtu()
 
     def _take(self, open_slots: Sequence[int]) -> None:
         devices = self.kernel.devices()
@@ -75,24 +78,22 @@ class Machine:
 
     def undo(self) -> None:
         """Give everything back and tell what was."""
-        if self._record_fd is None:
+        if not self._record.held:
             return
         if hasattr(self, "plan"):
             self.kernel.drop_range(self.plan)
             self._tell("network.table_removed", table=self.plan.table, range=str(self.plan.network))
             self._ledger.leave()
-            self._record.unlink()
-        elif self._read_range() is None:
-            self._record.unlink()  # nothing was taken, now or by an earlier node
+            self._record.remove()
+        elif self._record.read() is None:
+            self._record.remove()  # nothing was taken, now or by an earlier node
         self.leave()
 
     def leave(self) -> None:
         """Let go of the machine without undoing anything."""
         if hasattr(self, "kernel"):
             self.kernel.close()
-        if self._record_fd is not None:
-            os.close(self._record_fd)
-            self._record_fd = None
+        self._record.close()
 
     def follow_routes(self) -> None:
         """Make the networks that this machine is connected to unreachable, as they are now."""
@@ -123,29 +124,8 @@ class Machine:
             self._conntrack_told = True
             self._tell("network.conntrack_small", value=current, wanted=wanted, reason=exc.strerror)
 
-    def _lock(self) -> None:
-        folder = self._settings.machine_folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._record = folder / f"{namespace_number()}-{self._settings.prefix}"
-        while True:
-            fd = os.open(self._record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._record.stat().st_ino == os.fstat(fd).st_ino:
-                    self._record_fd = fd
-                    return
-            except BlockingIOError:
-                os.close(fd)
-                raise ConflictError(
-                    f"another node of this machine uses the network prefix {self._settings.prefix!r}; end it, or start "
-                    "this one with another prefix"
-                ) from None
-            except FileNotFoundError:
-                pass
-            os.close(fd)  # the node that held it has removed it on leaving, between our opening and locking
-
     def _choose(self, resolvers: Collection[IPv4Address]) -> Plan:
-        prefix, wanted, before = self._settings.prefix, self._settings.wanted_range(), self._read_range()
+        prefix, wanted, before = self._settings.prefix, self._settings.wanted_range(), self._record.read()
         if before is not None and self.kernel.slots(Plan(prefix, before)):
             if wanted in (None, before):
                 return Plan(prefix, before)  # sandboxes have addresses in it
@@ -155,16 +135,7 @@ class Machine:
             )
         if before is not None:
             self.kernel.drop_range(Plan(prefix, before))
+            self._record.clear()
         links = self.kernel.links
-        taken = taken_networks(links.addresses(), links.routes(), resolvers)
+        taken = [*self._record.others(), *taken_networks(links.addresses(), links.routes(), resolvers)]
         return Plan(prefix, choose_range(taken, CANDIDATES if wanted is None else (wanted,)))
-
-    def _read_range(self) -> IPv4Network | None:
-        assert self._record_fd is not None
-        text = os.pread(self._record_fd, 64, 0).decode("ascii", "replace").strip()
-        return IPv4Network(text) if text else None
-
-    def _write_range(self, text: str) -> None:
-        assert self._record_fd is not None
-        os.ftruncate(self._record_fd, 0)
-        os.pwrite(self._record_fd, text.encode(), 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -160,6 +162,72 @@ async def test_a_named_range_that_the_machine_uses_is_refused(world: World) -> N
     assert not [file for file in (world.folder / "machine").iterdir() if file.name != "lock"]
 
 
+async def test_nodes_that_start_at_once_never_have_the_same_range(world: World) -> None:
+    for _ in range(5):
+        nodes = [world.network(prefix=f"skt{letter}") for letter in "abcdef"]
+        await asyncio.gather(*(node.start() for node in nodes))  # each in a thread of its own
+        assert len({node.plan.network for node in nodes}) == len(nodes)
+        # What a killed node leaves, so that the next round begins with giving up; one in two has nothing to give up.
+        await asyncio.gather(*(node.leave() for node in nodes[::2]), *(node.stop() for node in nodes[1::2]))
+
+
+async def test_a_node_that_is_killed_while_it_chooses_keeps_nobody_from_choosing(world: World) -> None:
+    folder = world.folder / "machine"
+    folder.mkdir()
+    with killed_in_the_end(_CHOOSER, folder, says="choosing"):
+        network = world.network()
+        starting = asyncio.ensure_future(network.start())
+        await until(lambda: waits_for_lock(folder))
+        assert "skerry_skt" not in nft("list", "tables")
+    async with asyncio.timeout(20):
+        await starting
+    await network.stop()
+
+
+def waits_for_lock(folder: Path) -> bool:
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "-> FLOCK" in line]
+    return any(f":{folder.stat().st_ino} " in line for line in waiting)
+
+
+_CHOOSER = """
+import sys, time
+from pathlib import Path
+from skerry.node.network.ranges import RangeRecord
+record = RangeRecord(Path(sys.argv[1]), "sku")
+record.hold()
+with record.choosing():
+    print("choosing", flush=True)
+    time.sleep(60)
+"""
+
+
+async def test_the_range_of_a_node_that_was_killed_before_it_took_it_again_stays_its_own(world: World) -> None:
+    killed = world.network(prefix="sku")
+    await killed.start()
+    network, gateway = killed.plan.network, killed.plan.gateway
+    await killed.leave()
+    nft("delete", "table", "inet", "skerry_sku")
+    ip(f"addr del {gateway}/32 dev lo", f"route del blackhole {network}")
+    other, successor = world.network(), world.network(prefix="sku")
+    await other.start()
+    await successor.start()  # begins with giving up what the killed one may have had
+    assert other.plan.network != successor.plan.network
+    assert f" {other.plan.gateway}/32 " in machine()[0]
+    await successor.stop()
+    await other.stop()
+
+
+async def test_a_node_that_finds_no_range_keeps_none_for_itself(world: World) -> None:
+    first = world.network(range=IPv4Network("11.5.0.0/16"))
+    await first.start()
+    await first.leave()
+    with pytest.raises(ResourceExhaustedError):
+        await world.network(range=IPv4Network("9.9.0.0/16")).start()
+    other = world.network(prefix="sku", range=IPv4Network("11.5.0.0/16"))
+    await other.start()
+    await other.stop()
+
+
 async def test_the_range_can_be_named_in_the_environment(world: World) -> None:
     network = world.network(env={"SKERRY_NETWORK_RANGE": "172.20.0.0/16"})
     await network.start()
@@ -242,7 +310,8 @@ async def test_devices_of_other_prefixes_are_not_swept(world: World) -> None:
 
 async def test_what_a_killed_node_changed_is_undone_by_its_successor(world: World) -> None:
     before = machine()
-    start_a_node_and_kill_it(world.folder)
+    with killed_in_the_end(_NODE, world.folder, says="ready"):
+        pass
     assert FORWARDING.read_text() == "1\n"
     network = world.network()
     await network.start()
@@ -251,11 +320,14 @@ async def test_what_a_killed_node_changed_is_undone_by_its_successor(world: Worl
     await until(lambda: machine() == before)  # the kernel may still be at work on the namespace of the killed node
 
 
-def start_a_node_and_kill_it(folder: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", _NODE, str(folder)], stdout=subprocess.PIPE, text=True) as child:
+@contextmanager
+def killed_in_the_end(script: str, folder: Path, *, says: str) -> Iterator[None]:
+    """Run a script beside the block, from the moment that it says so."""
+    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
+            assert child.stdout.readline() == f"{says}\n"
+            yield
         finally:
             child.kill()
 
