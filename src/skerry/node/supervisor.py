@@ -61,6 +61,7 @@ FIRST_GENERATION: Final = 1
 """Of the channel to its agent; each attach counts on."""
 BEGIN_S: Final = 30.0
 """How long an agent may take to start a process, before it is taken for broken."""
+SILENT: Final = f"its agent started no process within {BEGIN_S:g} s"
 SENTRY_S: Final = 1.0
 """How long a sentry whose agent is gone may take to follow it, before it is taken to live on."""
 
@@ -126,7 +127,11 @@ class Supervisor:
             await self._holdings.take(self._launch, self._first_hello, waterfall)
             with waterfall.stage("entrypoint"):
                 self._record(waterfall)
-                await self._start_entrypoint()
+                instead = await self._start_entrypoint()
+                if instead is not None:  # nobody watches it yet, so it is judged here
+                    end = await self._judge(instead)
+                    text = f"sandbox {self.id} ended before its command had started: {end.evidence}"
+                    raise StartFailedError(text, stage="entrypoint")
         except BaseException as exc:
             await asyncio.shield(self._give_up(exc))
             if isinstance(exc, Error) or not isinstance(exc, Exception):
@@ -187,7 +192,19 @@ class Supervisor:
         if known is not None:
             await known.begun()
             return known
-        link = self.link()
+        try:
+            return await self._start_process(self.link(), process, spec)
+        except TimeoutError as exc:
+            self.happen(AgentSilent(SILENT))
+            raise SandboxEndedError(f"sandbox {self.id} does not answer and is ended; create another one") from exc
+        except LinkLost as exc:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGENT_S):
+                    await asyncio.shield(self.ended)
+            raise self.ended_error() from exc
+
+    async def _start_process(self, link: AgentLink, process: ProcessId, spec: ExecSpec) -> NodeProcess:
+        """Return a new process once it has started; TimeoutError or LinkLost if the sandbox is broken or has ended."""
         defaults = self._defaults
         op = open_exec(spec, env=defaults.env, workdir=defaults.workdir, user=defaults.user)
         view = ProcessView(
@@ -197,17 +214,8 @@ class Supervisor:
             started_at=self._now(),
             terminal=spec.terminal is not None,
         )
-        try:
-            async with asyncio.timeout(BEGIN_S):
-                return await self.table.start(link, view, op, timeout_s=spec.timeout_s)
-        except TimeoutError as exc:
-            self.happen(AgentSilent(f"its agent started no process within {BEGIN_S:g} s"))
-            raise SandboxEndedError(f"sandbox {self.id} does not answer and is ended; create another one") from exc
-        except LinkLost as exc:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AGENT_S):
-                    await asyncio.shield(self.ended)
-            raise self.ended_error() from exc
+        async with asyncio.timeout(BEGIN_S):
+            return await self.table.start(link, view, op, timeout_s=spec.timeout_s)
 
     async def pack(self, into: Path) -> Sequence[str]:
         """Write its root file system, the image with its changes, to an EROFS file; return what was left out."""
@@ -221,10 +229,20 @@ class Supervisor:
         self._secret = secrets.token_bytes(32)
         return Hello(secret=self._secret, proof=None, generation=FIRST_GENERATION, setup=setup)
 
-    async def _start_entrypoint(self) -> None:
+    async def _start_entrypoint(self) -> Happening | None:
+        """Return None once it runs, or what has happened to the sandbox instead."""
         command = self._launch.spec.entrypoint or self._launch.image.config.command
-        if self._launch.entrypoint is not None and command:
-            await self.exec(self._launch.entrypoint, exec_spec(command, self._launch.spec.terminal))
+        if self._launch.entrypoint is None or not command:
+            return None
+        assert self._holdings.link is not None
+        spec = exec_spec(command, self._launch.spec.terminal)
+        try:
+            await self._start_process(self._holdings.link, self._launch.entrypoint, spec)
+        except TimeoutError:
+            return AgentSilent(SILENT)
+        except LinkLost as exc:
+            return AgentGone(exc.lost)
+        return None
 
     def _on_process_exit(self, process: ProcessId, end: ProcessExit) -> None:
         if process == self._launch.entrypoint:
@@ -270,7 +288,9 @@ class Supervisor:
             return False
         entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
         if entrypoint is None:
-            await self._start_entrypoint()  # the kill came between the start and its command
+            instead = await self._start_entrypoint()  # the kill came between the start and its command
+            if instead is not None:
+                self.happen(instead)
         elif entrypoint.ended:
             self.happen(EntrypointEnded(await entrypoint.wait()))
         return True

@@ -12,7 +12,7 @@ import pytest_asyncio
 from faulty_node import FAULTS, NO_FAULT, Fault, World
 from waiting import until
 
-from skerry.model.errors import Error, SandboxEndedError
+from skerry.model.errors import Error, SandboxEndedError, StartFailedError
 from skerry.model.exits import SandboxReason
 from skerry.model.ids import PROCESS, ProcessId, RandomIds
 from skerry.model.specs import ExecSpec
@@ -82,6 +82,44 @@ async def test_a_start_that_fails_at_any_step_is_told_and_leaves_nothing(world: 
     assert not node.running()
     assert world.quota.used == 0
     await until(lambda: descriptors() <= open_before)
+
+
+BROKEN = [
+    ("hangs", "its agent started no process within 30 s"),
+    ("raises", "its agent broke the protocol: "),
+    ("breaks", "its agent ended unexpectedly"),
+    ("dies", "its gVisor kernel ended unexpectedly"),
+]
+
+
+@pytest.mark.parametrize(("kind", "evidence"), BROKEN)
+async def test_a_start_whose_command_the_agent_fails_says_why_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str, evidence: str
+) -> None:
+    monkeypatch.setattr(supervisor, "AGENT_S", 10 * DEADLINE_S)  # nobody would tell of the end, so nothing waits for it
+    node = await world.node()
+    world.fault = Fault("agent.OPEN", kind)
+    with pytest.raises(StartFailedError, match=f"ended before its command had started: {evidence}"):
+        await asyncio.wait_for(node.start(world.launch()), DEADLINE_S)
+    assert world.left() == {}
+
+
+@pytest.mark.parametrize(("kind", "evidence"), BROKEN)
+async def test_a_command_that_a_successor_starts_and_the_agent_fails_ends_the_sandbox_with_the_cause(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str, evidence: str
+) -> None:
+    monkeypatch.setattr(supervisor, "AGENT_S", 10 * DEADLINE_S)
+    first = await world.node()
+    launch = world.launch()
+    await first.start(launch)
+    await first.close()
+    (world.folder / "output" / launch.sandbox / "journal").unlink()  # as if the kill had come before the command
+    world.fault = Fault("agent.OPEN", kind)
+    successor = await asyncio.wait_for(world.node(), DEADLINE_S)
+    end = (await asyncio.wait_for(successor.wait_ended(launch.sandbox), DEADLINE_S)).exit
+    assert end.reason is SandboxReason.GUEST_BROKEN
+    assert end.evidence.startswith(evidence)
+    assert world.left() == {}
 
 
 async def test_the_same_start_succeeds_where_nothing_fails(world: World) -> None:
