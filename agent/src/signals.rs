@@ -9,6 +9,21 @@ use rustix::io::Errno;
 /// The highest signal number.
 const LAST: i32 = 64;
 
+/// The only signals whose action may be another than the default one: those that Rust has set up before us, and those
+/// that whoever starts us may ignore (`nohup`, a shell's `&`). A start waits for each call, so the others get none.
+const NOT_DEFAULT: [i32; 10] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGPIPE,
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGCHLD,
+];
+
 /// What has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
@@ -21,9 +36,7 @@ pub enum Received {
 /// A blocked signal stays pending, so nothing that a process in the sandbox sends does anything to us; SIGKILL
 /// and SIGSTOP, which cannot be blocked, the kernel withholds from PID 1. SIGALRM alone stays open, see `alarm`.
 pub fn take() -> Result<OwnedFd, Errno> {
-    // A new container's first process has the default actions, but for what Rust has set up before us, and what it is
-    // given by a test that runs it elsewhere: only these are looked at, since a start waits for each call.
-    for number in [libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS, libc::SIGCHLD] {
+    for number in NOT_DEFAULT {
         set_action(number, libc::SIG_DFL);
     }
     set_action(libc::SIGALRM, ignore as *const () as libc::sighandler_t);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,8 +97,12 @@ def test_a_log_of_the_same_name_takes_the_place_of_the_first(logs: Logs) -> None
 
 
 def test_a_successor_finds_them_with_the_process_that_holds_them(logs: Logs) -> None:
-    os.write(logs.new(SENTRY), b"from before")
-    found = Logs.of(os.getpid())
+    fd = logs.new(SENTRY)
+    os.write(fd, b"from before")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[fd]) as holder:
+        found = Logs.of(holder.pid)
+        assert holder.stdin is not None
+        holder.stdin.close()
     assert found.last_words() == "from before"
     found.close()
     assert logs.last_words() == "from before"
@@ -110,5 +115,8 @@ def test_a_process_that_is_gone_has_none() -> None:
 def test_what_only_bears_the_name_is_left_alone(tmp_path: Path) -> None:
     imitation = tmp_path / "memfd:skerry-sentry (deleted)"
     imitation.write_text("false")
-    with imitation.open():
-        assert Logs.of(os.getpid()).last_words() == ""
+    with imitation.open() as held, subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[held.fileno()]) as holder:
+        found = Logs.of(holder.pid)
+        assert holder.stdin is not None
+        holder.stdin.close()
+    assert found.last_words() == ""
