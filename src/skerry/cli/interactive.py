@@ -105,7 +105,7 @@ async def interact(process: ContainerProcess[bytes], terminal: RawTerminal, keys
     """Join the two until one side is done; the terminal is put right before this returns."""
     modes = Modes()
     session = _Session(process, terminal, keys)
-    showing = asyncio.ensure_future(_show(process, modes))
+    showing = asyncio.ensure_future(_show(process, modes, session))
     feeding = asyncio.ensure_future(session.feed())
     try:
         terminal.begin()
@@ -148,11 +148,15 @@ async def _hang_up(process: ContainerProcess[bytes]) -> None:
             await process.signal(signal.SIGHUP)
 
 
-async def _show(process: ContainerProcess[bytes], modes: Modes) -> None:
+async def _show(process: ContainerProcess[bytes], modes: Modes, session: _Session) -> None:
     target = sys.stdout.fileno()
     async for shown in process.stdout:
         modes.see(shown)
-        await asyncio.to_thread(_write_all, target, shown)
+        try:
+            await asyncio.to_thread(_write_all, target, shown)
+        except OSError:  # the window is closed, and its signal is still on the way
+            session.end(HungUp(signal.SIGHUP))
+            return
 
 
 def _write_all(target: int, data: bytes) -> None:
@@ -186,12 +190,12 @@ class _Session:
             except OSError:
                 typed = b""
             if not typed:  # the window is closed
-                self._end(HungUp(signal.SIGHUP))
+                self.end(HungUp(signal.SIGHUP))
                 return
             passed, detached = self._keys.feed(typed)
             await self._type(passed)
             if detached:
-                self._end(Detached())
+                self.end(Detached())
 
     async def _readable(self, seconds: float | None) -> bool:
         """Wait until something was typed, for so long; the descriptor stays as the shell has it, so it may block."""
@@ -218,7 +222,7 @@ class _Session:
     def signals(self) -> Iterator[None]:
         """Take the signals while the block lasts."""
         for number in ENDING:
-            self._loop.add_signal_handler(number, self._end, HungUp(number))
+            self._loop.add_signal_handler(number, self.end, HungUp(number))
         self._loop.add_signal_handler(signal.SIGWINCH, self._on_resize)
         self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
         try:
@@ -229,7 +233,8 @@ class _Session:
             if self._resizing is not None:
                 self._resizing.cancel()
 
-    def _end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome) -> None:
+        """Note how it is over; the first that is told counts."""
         if not self.over.done():
             self.over.set_result(outcome)
 

@@ -70,9 +70,11 @@ def _start_guard(descriptor: int, before: list[Any]) -> int:
     # Twice, so that the guard is nobody's child who would have to wait for it.
     child = os.fork()
     if child == 0:
-        if os.fork() == 0:
-            _guard(reader, writer, descriptor, before)
-        os._exit(0)
+        try:
+            if os.fork() == 0:
+                _guard(reader, writer, descriptor, before)
+        finally:
+            os._exit(0)  # also where there can be no guard: the program is our parent's to run
     os.close(reader)
     os.waitpid(child, 0)
     return writer

@@ -175,6 +175,15 @@ def test_a_window_that_is_closed_hangs_the_command_up(opened: Open, box: Sandbox
     wait_for(lambda: box.exec("test", "-e", "/tmp/closed").wait() == 0, "the hang-up")
 
 
+def test_a_window_that_is_closed_in_a_flood_hangs_the_command_up(opened: Open, box: Sandbox) -> None:
+    script = "trap 'touch /tmp/drained; exit' HUP; rm -f /tmp/drained; while :; do echo flood; done"
+    window = opened("shell", box.object_id, "--", "sh", "-c", script)
+    window.wait(lambda: len(window.shown) > 1 << 18, "a flood")
+    window.slam()
+    assert window.program.wait(30) == 129
+    wait_for(lambda: box.exec("test", "-e", "/tmp/drained").wait() == 0, "the hang-up")
+
+
 def test_what_a_program_left_switched_on_is_switched_off(opened: Open, box: Sandbox) -> None:
     script = "printf '\\033[?1049h\\033[?2004h\\033[?1006h\\033[?1006l\\033[?25l'; exit 3"
     window = opened("shell", box.object_id, "--", "sh", "-c", script)
