@@ -51,6 +51,7 @@ class _Call(Generic[T]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self.outcome.set_running_or_notify_cancel()  # whoever waits may give up, but only we settle it
         self._loop = loop
         self._make = make
         self._task: asyncio.Task[None] | None = None
