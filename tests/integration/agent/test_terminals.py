@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 
@@ -75,7 +76,12 @@ def test_the_interrupt_character_ends_the_foreground_command_and_not_the_shell(s
     script = "trap 'echo caught; caught=1' INT; echo ready; until [ $caught ]; do sleep 0.02; done; echo over"
     stream = start(host, script)
     shown(host, stream, b"ready")
-    type_in(host, stream, b"\x03")
+    for _ in range(20):
+        type_in(host, stream, b"\x03")
+        # dash drops a signal that comes while it starts a command (its vfork), so a key may have to be typed again.
+        with contextlib.suppress(AssertionError):
+            host.wait(lambda: b"caught" in host.outputs[stream].stdout, "the trap", deadline=1.0)
+            break
     output = host.finish(stream, (1,))
     assert b"caught" in output.stdout
     assert output.stdout.endswith(b"over\r\n")
