@@ -19,9 +19,9 @@ from skerry.node.ends import Seen, sandbox_exit
 from skerry.node.holdings import AGENT_S, Holdings
 from skerry.node.interfaces import Member
 from skerry.node.records import Records, SandboxRecord
+from skerry.node.streams import hello_frame
 from skerry.node.table import ProcessTable
-from skerry.wire.frames import FrameType, encode_frame
-from skerry.wire.messages import Hello, Ready, encode
+from skerry.wire.messages import Hello, Ready
 
 log = Events("skerry.node")
 
@@ -76,7 +76,7 @@ class Adoption:
 
     async def _greet(self, member: Member, hello: Hello) -> Ready | None:
         try:
-            pipes = await member.attach(encode_frame(FrameType.HELLO, 0, encode(hello)))
+            pipes = await member.attach(hello_frame(hello))
             link = AgentLink(pipes.reader_fd, pipes.writer_fd)
         except Error as exc:
             log.warning("sandbox.attach_failed", sandbox=self._record.sandbox, cause=escaped(str(exc)))

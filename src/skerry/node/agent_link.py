@@ -30,7 +30,7 @@ from skerry.node.agent_events import (
 from skerry.node.agent_stream import AgentStream, LinkLost, Lost, reject, resolve
 from skerry.node.pipes import PipeReader, PipeWriter
 from skerry.node.sinks import Discard, Sink
-from skerry.node.streams import WINDOW, Streams
+from skerry.node.streams import WINDOW, Streams, hello_frame
 from skerry.wire.frames import (
     HEADER_SIZE,
     STDERR,
@@ -70,13 +70,13 @@ class AgentLink:
         self._batch: dict[tuple[int, int], list[memoryview]] = {}
 
     async def hello(self, hello: Hello, *, deadline: float, sent: bool = False) -> Ready:
-        """Greet the agent and return its READY; `sent` where the attach has carried the HELLO in.
+        """Greet the agent and return its READY; `sent` where it has the HELLO already.
 
         `deadline` is a time of the event loop. Where READY tells streams, nothing more is read until `resume`.
         """
-        frame = self.streams.hello(hello)
+        self.streams.begin(hello)
         if not sent:
-            self.write(frame)
+            self.write(hello_frame(hello))
         self._reader.resume()
         async with asyncio.timeout_at(deadline):
             return await asyncio.shield(self._ready)

@@ -23,9 +23,9 @@ from skerry.node.environment import TRUST_MOUNT
 from skerry.node.interfaces import Cgroup, Member
 from skerry.node.machinery import Machinery
 from skerry.node.network.slots import Slot
+from skerry.node.streams import hello_frame
 from skerry.node.waterfall import Waterfall
-from skerry.wire.frames import FrameType, encode_frame
-from skerry.wire.messages import Hello, Setup, encode
+from skerry.wire.messages import Hello, Setup
 
 log = Events("skerry.node")
 
@@ -65,7 +65,7 @@ class Holdings:
                     await member.plug(nic)
         with waterfall.stage("claim"):
             claim, greeting = await self._claim(launch), hello(self._setup(launch))
-            frame = encode_frame(FrameType.HELLO, 0, encode(greeting))
+            frame = hello_frame(greeting)
             ahead = frame if len(frame) <= select.PIPE_BUF else b""
             opening = [self.slot.open(spec.host_access)] if self.slot is not None else []
             await together(self._start_container(claim, ahead), member.set_lifetime(spec.lifetime_s), *opening)

@@ -117,6 +117,10 @@ _AT_ONCE: Final = frozenset({"stat", "mkdir", "remove"})
 """Operations that have no STARTED."""
 
 
+def hello_frame(hello: Hello) -> bytes:
+    return encode_frame(FrameType.HELLO, 0, encode(hello))
+
+
 class Streams:
     """The state of one channel to an agent, from HELLO on."""
 
@@ -136,10 +140,9 @@ class Streams:
 
     # What the host does: each step returns the frame to send, empty where the stream is over or closed already.
 
-    def hello(self, hello: Hello) -> bytes:
-        """Begin the session. The frame need not be sent where the attach has carried it in."""
+    def begin(self, hello: Hello) -> None:
+        """Begin the session: the agent is sent this, or has it already (`hello_frame`)."""
         self._hello = hello
-        return encode_frame(FrameType.HELLO, 0, encode(hello))
 
     def ping(self, payload: bytes) -> bytes:
         self._pings.append(payload)

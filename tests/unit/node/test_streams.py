@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from model_agent import ModelAgent, Move, control
 
 from skerry.node.agent_events import ContentCame, ExitTold, OperationDone, ReadyTold
-from skerry.node.streams import BUSY_AFTER, WINDOW, Streams
+from skerry.node.streams import BUSY_AFTER, WINDOW, Streams, hello_frame
 from skerry.wire.frames import (
     HEADER,
     HEADER_SIZE,
@@ -77,7 +77,8 @@ class Session:
     def __init__(self) -> None:
         self.streams = Streams()
         self.agent = ModelAgent()
-        self.agent.receive(self.streams.hello(HELLO))
+        self.streams.begin(HELLO)
+        self.agent.receive(hello_frame(HELLO))
         self.received: dict[tuple[int, int], int] = {}
 
     def feed(self, frame: bytes) -> list[object]:
@@ -264,7 +265,7 @@ def test_a_host_that_has_stored_less_than_it_acknowledged_is_not_let_on() -> Non
     ready = {"version": 1, "agent": "a", "generation": 3, "last_stream": 4, "streams": [told]}
     for stored in (99, 151):
         streams = Streams()
-        streams.hello(Hello(secret=bytes(32), proof=bytes(32), generation=3, setup=None))
+        streams.begin(Hello(secret=bytes(32), proof=bytes(32), generation=3, setup=None))
         frames = split_frames(memoryview(control(FrameType.READY, 0, ready)), TO_HOST)
         assert isinstance(streams.feed(*next(frames)), ReadyTold)
         with pytest.raises(ProtocolViolation):

@@ -10,7 +10,7 @@ import golden_frames
 import msgspec
 import pytest
 
-from skerry.node.streams import Streams
+from skerry.node.streams import Streams, hello_frame
 from skerry.wire.frames import (
     CREDIT,
     OFFSET,
@@ -51,7 +51,8 @@ def do(streams: Streams, header: Header, payload: memoryview) -> bytes:
     """Let the host do what a frame to the agent says, and return the frame that it would send."""
     match header.type:
         case FrameType.HELLO:
-            return streams.hello(decode(payload, Hello))
+            streams.begin(hello := decode(payload, Hello))
+            return hello_frame(hello)
         case FrameType.PING:
             return streams.ping(bytes(payload))
         case FrameType.OPEN:
