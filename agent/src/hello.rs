@@ -1,16 +1,12 @@
 //! HELLO: who the host is, and what a claim makes of the container.
 
-use crate::frame::Violation;
-use crate::value::{Map, Value};
+use crate::value::{BAD, Map, Parsed, Value};
 
 /// The protocol's version; another one is refused.
 pub const VERSION: u64 = 1;
 const SECRET_BYTES: usize = 32;
 const SETUP_FILES: usize = 16;
 const SETUP_ATTRIBUTES: usize = 256;
-
-type Parsed<T> = Result<T, Violation>;
-const BAD: Violation = Violation::MalformedPayload;
 
 pub struct Hello {
     pub secret: [u8; SECRET_BYTES],

@@ -2,15 +2,12 @@
 
 use crate::frame::Violation;
 use crate::message::Refusal;
-use crate::value::{Map, Value};
+use crate::value::{BAD, Map, Parsed, Value};
 
 const ARGV_BYTES: usize = 65_536;
 const ENV_BYTES: usize = 131_072;
 const PATH_BYTES: usize = 4_095;
 const TERM_BYTES: usize = 64;
-
-type Parsed<T> = Result<T, Violation>;
-const BAD: Violation = Violation::MalformedPayload;
 
 /// What an OPEN asks for.
 pub enum Open {

@@ -26,8 +26,9 @@ pub enum Value<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Map<'a>(Vec<(&'a str, Value<'a>)>);
 
-type Parsed<T> = Result<T, Violation>;
-const BAD: Violation = Violation::MalformedPayload;
+/// What reading a payload gives.
+pub type Parsed<T> = Result<T, Violation>;
+pub const BAD: Violation = Violation::MalformedPayload;
 
 impl<'a> Map<'a> {
     /// Return the one map that `payload` consists of.

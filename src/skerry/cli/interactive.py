@@ -16,7 +16,7 @@ from skerry.aio import ContainerProcess
 from skerry.cli.keys import DetachKeys
 from skerry.cli.modes import Modes
 from skerry.cli.output import tell
-from skerry.cli.passing import tell_end
+from skerry.cli.passing import tell_end, write_all
 from skerry.cli.rawmode import RawTerminal
 from skerry.client.terminals import size_of
 from skerry.model.errors import Error
@@ -120,7 +120,7 @@ async def interact(process: ContainerProcess[bytes], terminal: RawTerminal, keys
         await asyncio.gather(showing, feeding, return_exceptions=True)
         terminal.restore()
         with contextlib.suppress(OSError):
-            _write_all(sys.stdout.fileno(), modes.undo())
+            write_all(sys.stdout.fileno(), modes.undo())
     return outcome
 
 
@@ -153,16 +153,10 @@ async def _show(process: ContainerProcess[bytes], modes: Modes, session: _Sessio
     async for shown in process.stdout:
         modes.see(shown)
         try:
-            await asyncio.to_thread(_write_all, target, shown)
+            await asyncio.to_thread(write_all, target, shown)
         except OSError:  # the window is closed, and its signal is still on the way
             session.end(HungUp(signal.SIGHUP))
             return
-
-
-def _write_all(target: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(target, view) :]
 
 
 class _Session:

@@ -77,10 +77,11 @@ def _raise_failures(tasks: list[asyncio.Task[None]]) -> None:
 
 async def _copy(source: StreamReader[bytes], target: int) -> None:
     async for chunk in source:
-        await asyncio.to_thread(_write_all, target, chunk)
+        await asyncio.to_thread(write_all, target, chunk)
 
 
-def _write_all(target: int, data: bytes) -> None:
+def write_all(target: int, data: bytes) -> None:
+    """Write all of it to a descriptor that blocks; raises OSError when it takes no more."""
     view = memoryview(data)
     while view:
         view = view[os.write(target, view) :]

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import dataclass
 
 from skerry.engine.interfaces import Clock, ImageFiles, Store
+from skerry.engine.tasks import repeat
 from skerry.model import limits
-from skerry.model.errors import Error
 from skerry.model.events import Events
 from skerry.model.ids import ImageId
 from skerry.model.sandboxes import StoredImage
@@ -99,12 +99,9 @@ class ImageRetention:
 
     async def run(self) -> None:
         """Collect now, and every few minutes."""
-        while True:
-            try:
-                await self.collect()
-            except (Error, OSError) as exc:  # a full disk is when it is needed most: try again
-                log.error("images.not_collected", exc=exc)
-            await self._clock.sleep(self._bounds.every_s)
+        await repeat(
+            self.collect, clock=self._clock, every_s=self._bounds.every_s, log=log, failed="images.not_collected"
+        )
 
     async def collect(self, bounds: ImageBounds | None = None) -> Collected:
         """Remove what is beyond the bounds, or beyond those given; return what went."""

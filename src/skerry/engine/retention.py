@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from skerry.engine.interfaces import Clock, NodeHandle, Store
+from skerry.engine.tasks import repeat
 from skerry.model import limits
-from skerry.model.errors import Error
 from skerry.model.events import Events
 from skerry.model.ids import NodeId, SandboxId
 from skerry.model.sandboxes import EndedRow
@@ -58,12 +58,7 @@ class Retention:
 
     async def run(self) -> None:
         """Sweep now, and every minute."""
-        while True:
-            try:
-                await self.sweep()
-            except (Error, OSError) as exc:  # a full disk is when it is needed most: try again
-                log.error("retention.failed", exc=exc)
-            await self._clock.sleep(self._bounds.every_s)
+        await repeat(self.sweep, clock=self._clock, every_s=self._bounds.every_s, log=log, failed="retention.failed")
 
     async def sweep(self) -> None:
         """Forget what is beyond the bounds."""

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any
 
+from skerry.engine.interfaces import Clock
+from skerry.model.errors import Error
 from skerry.model.events import Events
 
 log = Events("skerry.engine")
+
+
+async def repeat(
+    work: Callable[[], Awaitable[object]], *, clock: Clock, every_s: float, log: Events, failed: str
+) -> None:
+    """Do the work now and every `every_s` seconds. A failure goes to `log` as the event `failed`."""
+    while True:
+        try:
+            await work()
+        except (Error, OSError) as exc:  # a full disk is when cleaning up is needed most: try again
+            log.error(failed, exc=exc)
+        await clock.sleep(every_s)
 
 
 class Tasks:

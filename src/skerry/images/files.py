@@ -8,14 +8,12 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from skerry.images import erofs
 from skerry.images.erofs import xattrs_path
+from skerry.model import limits
 from skerry.model.ids import ImageId
 from skerry.model.sandboxes import StoredImage
-
-_STAT_BLOCK: Final = 512  # what st_blocks counts, whatever the file system's own block is: stat(2)
 
 
 class ImageFolder:
@@ -97,7 +95,7 @@ def _stored(path: Path) -> StoredImage | None:
         found = path.stat()
     except FileNotFoundError:
         return None
-    size = found.st_blocks * _STAT_BLOCK
+    size = found.st_blocks * limits.STAT_BLOCK
     return StoredImage(id=ImageId(path.stem), inode=found.st_ino, size=size, used_at=found.st_mtime)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+STAT_BLOCK = 512  # what st_blocks counts, whatever the file system's own block is: stat(2)
 
 # Sandboxes
 LIFETIME_DEFAULT_S = 300.0

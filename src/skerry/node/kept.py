@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from skerry.model import limits
 from skerry.model.errors import NotFoundError
 from skerry.model.ids import SANDBOX, SandboxId, is_id
 from skerry.model.text import escaped
@@ -21,7 +22,6 @@ from skerry.node.table import ProcessTable
 
 IN_MEMORY: Final = 16
 """Ended sandboxes whose processes are in memory; a client that is told of an end reads the output right after it."""
-_STAT_BLOCK: Final = 512  # what st_blocks counts, whatever the file system's own block is: stat(2)
 
 
 class KeptSandboxes:
@@ -98,4 +98,4 @@ def _sizes(folder: Path, live: Collection[SandboxId]) -> dict[SandboxId, int]:
 
 def _disk_bytes(folder: Path) -> int:
     """Return what the files of a folder take on the disk: dropped output is a hole, and takes nothing."""
-    return sum(entry.stat(follow_symlinks=False).st_blocks * _STAT_BLOCK for entry in os.scandir(folder))
+    return sum(entry.stat(follow_symlinks=False).st_blocks * limits.STAT_BLOCK for entry in os.scandir(folder))

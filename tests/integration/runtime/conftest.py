@@ -130,6 +130,19 @@ class Sandbox:
         return (self.logs / f"{command}.log").read_text().splitlines()
 
 
+def started(sandbox: Sandbox) -> Sandbox:
+    sandbox.create()
+    sandbox.start()
+    return sandbox
+
+
+def restored(original: Sandbox, clone: Sandbox, checkpoint: Path) -> Sandbox:
+    """Write down a sandbox that runs, and let another go on from there."""
+    original.call("checkpoint", "--image-path", checkpoint, original.id)
+    clone.call("restore", "--detach", "--bundle", clone.bundle, "--image-path", checkpoint, clone.id)
+    return clone
+
+
 Sandboxes = Callable[..., Sandbox]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Sandbox, Sandboxes
+from .conftest import Sandbox, Sandboxes, restored, started
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]  # the first run builds two binaries
 
@@ -29,37 +29,26 @@ def ended(sandbox: Sandbox) -> bool:
 
 
 def test_other_processes_can_neither_end_nor_change_it(sandboxes: Sandboxes, runsc: Path) -> None:
-    sandbox = sandboxes(runsc)
-    sandbox.create()
-    sandbox.start()
+    sandbox = started(sandboxes(runsc))
     said = reached(sandbox)
     assert said >= REFUSED | SENT, said
     assert sandbox.status() == "running"
 
 
 def test_with_the_plain_build_they_can(sandboxes: Sandboxes, plain_runsc: Path) -> None:
-    sandbox = sandboxes(plain_runsc)
-    sandbox.create()
-    sandbox.start()
+    sandbox = started(sandboxes(plain_runsc))
     assert not reached(sandbox) & REFUSED
     assert ended(sandbox)
 
 
 def test_it_is_kept_from_them_after_a_restore_too(sandboxes: Sandboxes, runsc: Path, tmp_path: Path) -> None:
-    original = sandboxes(runsc)
-    original.create()
-    original.start()
-    original.call("checkpoint", "--image-path", tmp_path / "checkpoint", original.id)
-    clone = sandboxes(runsc)
-    clone.call("restore", "--detach", "--bundle", clone.bundle, "--image-path", tmp_path / "checkpoint", clone.id)
+    clone = restored(started(sandboxes(runsc)), sandboxes(runsc), tmp_path / "checkpoint")
     said = reached(clone)
     assert said >= REFUSED | SENT, said
     assert clone.status() == "running"
 
 
 def test_the_host_can_end_it(sandboxes: Sandboxes, runsc: Path) -> None:
-    sandbox = sandboxes(runsc)
-    sandbox.create()
-    sandbox.start()
+    sandbox = started(sandboxes(runsc))
     sandbox.call("kill", sandbox.id, "KILL")
     assert ended(sandbox)

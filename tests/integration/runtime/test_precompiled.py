@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Sandbox, Sandboxes
+from .conftest import Sandbox, Sandboxes, restored, started
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]  # the first run builds two binaries
 
@@ -16,12 +16,6 @@ LOADED = "Loaded precompiled seccomp instructions"
 
 def lines_with(sandbox: Sandbox, command: str, text: str) -> list[str]:
     return [line for line in sandbox.log_lines(command) if text in line]
-
-
-def started(sandbox: Sandbox) -> Sandbox:
-    sandbox.create()
-    sandbox.start()
-    return sandbox
 
 
 @pytest.mark.parametrize("directfs", [False, True])
@@ -39,10 +33,7 @@ def test_a_gofer_loads_its_seccomp_program(sandboxes: Sandboxes, runsc: Path, tm
 
 
 def test_a_restore_loads_its_seccomp_program(sandboxes: Sandboxes, runsc: Path, tmp_path: Path) -> None:
-    original = started(sandboxes(runsc))
-    original.call("checkpoint", "--image-path", tmp_path / "checkpoint", original.id)
-    clone = sandboxes(runsc)
-    clone.call("restore", "--detach", "--bundle", clone.bundle, "--image-path", tmp_path / "checkpoint", clone.id)
+    clone = restored(started(sandboxes(runsc)), sandboxes(runsc), tmp_path / "checkpoint")
     assert clone.status() == "running"
     assert lines_with(clone, "boot", COMPILED) == []
     assert lines_with(clone, "boot", LOADED) != []
