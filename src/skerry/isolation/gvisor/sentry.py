@@ -32,7 +32,7 @@ FLAGS = (
 )
 PROCESS_NAME = "runsc-sandbox"
 # The sentry's whole environment. With Go's default of 100 it collects garbage several times while it boots, which costs
-# CPU (37 ms instead of 29 with 200). But 200 makes an idle sandbox 1.4 times as large as one of plain runsc and 125 1.30
+# CPU (37 ms instead of 29 with 200). But 200 makes an idle sandbox 1.4 times as large as one of plain runsc, 125 1.30
 # times, 110 and 100 1.23 (benchmarks, `idle-memory`); at most 1.3 is promised. A cold create takes as long with 110 as
 # with 125, and a little longer with 100 (`cold-create`, four runs in turn).
 ENVIRONMENT = ("GOGC=110",)
