@@ -174,6 +174,46 @@ async def test_a_lifetime_ends_the_sandbox(subject: Subject) -> None:
     assert (await waiting).exit.reason is SandboxReason.LIFETIME
 
 
+async def test_a_sandbox_that_nobody_uses_ends_at_its_idle_timeout(subject: Subject) -> None:
+    sandbox = await subject.started("cat", idle_timeout_s=1.0)  # its own entrypoint is no use of it
+    assert subject.node.idle_since(sandbox) is not None
+    waiting = asyncio.ensure_future(subject.node.wait_ended(sandbox))
+    await settle()
+    assert not waiting.done()
+    await subject.pass_time(1.0)
+    assert (await waiting).exit.reason is SandboxReason.IDLE_TIMEOUT
+    assert subject.node.idle_since(sandbox) is None
+    with pytest.raises(errors.SandboxEndedError):
+        await subject.exec(sandbox, "true")
+
+
+async def test_a_running_exec_and_whatever_is_told_to_be_a_use_keep_a_sandbox(subject: Subject) -> None:
+    sandbox = await subject.started(idle_timeout_s=1.0)
+    with subject.node.use(sandbox):
+        assert subject.node.idle_since(sandbox) is None
+        await subject.pass_time(1.5)
+        process = await subject.exec(sandbox, "cat")
+    await settle()
+    assert subject.node.idle_since(sandbox) is None
+    await subject.pass_time(1.5)
+    assert sandbox in subject.node.running()
+    await process.end_stdin()
+    assert (await process.wait()).code == 0
+    await settle()
+    assert subject.node.idle_since(sandbox) is not None
+    await subject.pass_time(1.0)
+    assert (await subject.node.wait_ended(sandbox)).exit.reason is SandboxReason.IDLE_TIMEOUT
+
+
+async def test_without_an_idle_timeout_the_time_is_told_and_ends_nothing(subject: Subject) -> None:
+    sandbox = await subject.started()
+    since = subject.node.idle_since(sandbox)
+    assert since is not None
+    await subject.pass_time(1.0)
+    assert subject.node.idle_since(sandbox) == since
+    assert sandbox in subject.node.running()
+
+
 async def test_every_end_is_told_once_to_whoever_listens(subject: Subject) -> None:
     first = await subject.started("cat")
     await subject.node.terminate(first)

@@ -23,6 +23,7 @@ Examples:
 @click.option("--pip", multiple=True, metavar="PACKAGE", help="Install a Python package in the image; repeatable.")
 @click.option("--env", multiple=True, callback=parse_env, metavar="KEY=VALUE", help="Set a variable; repeatable.")
 @click.option("--timeout", type=float, default=300, show_default=True, help="Lifetime in seconds.")
+@click.option("--idle-timeout", type=float, help="End it when nobody has used it for so many seconds.")
 @click.option("--workdir", metavar="PATH", help="Working directory.")
 @click.option("--user", help="User of its processes; default: root.")
 @click.option("--cpu", callback=parse_amount(float), metavar="N[:LIMIT]", help="Cores.")
@@ -47,7 +48,8 @@ def command(
 ) -> None:
     """Create a sandbox, start COMMAND in it, and print its id.
 
-    Without COMMAND it waits for `skerry exec`. It ends with its COMMAND, at its timeout, or with `skerry terminate`.
+    Without COMMAND it waits for `skerry exec`. It ends with its COMMAND, at its timeout or its idle timeout, or with
+    `skerry terminate`.
     """
     from skerry import App, Image, Sandbox
     from skerry.cli.output import print_json

@@ -53,5 +53,7 @@ def _row(view: SandboxView, now: float) -> tuple[str, ...]:
 
     age = duration((view.ended_at or now) - view.created_at)
     left = "" if view.deadline is None or view.state.ended else duration(view.deadline - now)
+    if view.idle_since is not None and view.idle_deadline is not None:
+        left += f", idle {duration(now - view.idle_since)}: {duration(view.idle_deadline - now)} left"
     end = "" if view.exit is None else describe_exit(view.exit)
     return (view.id, view.state.value, age, left, command_line(view.spec.entrypoint), end)

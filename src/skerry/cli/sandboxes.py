@@ -16,6 +16,8 @@ def as_json(view: SandboxView) -> dict[str, object]:
         "image": view.spec.image,
         "entrypoint": list(view.spec.entrypoint),
         "lifetime_s": view.spec.lifetime_s,
+        "idle_timeout_s": view.spec.idle_timeout_s,
+        "idle_since": view.idle_since,
         "created_at": view.created_at,
         "started_at": view.started_at,
         "ended_at": view.ended_at,

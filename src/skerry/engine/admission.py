@@ -29,6 +29,8 @@ def default_resources(machine: NodeView) -> Resources:
 def admit(spec: SandboxSpec, machine: NodeView) -> SandboxSpec:
     """Return the spec with its paths normalised; raises InvalidError naming the value, the bound and the next step."""
     _check_seconds("lifetime_s (`timeout` in the SDK)", spec.lifetime_s, limits.LIFETIME_MAX_S)
+    if spec.idle_timeout_s is not None:
+        _check_seconds("idle_timeout_s (`idle_timeout` in the SDK)", spec.idle_timeout_s, limits.IDLE_TIMEOUT_MAX_S)
     _check_resources(spec.resources, machine)
     _check_argv(spec.entrypoint)
     _check_env(spec.env)

@@ -143,6 +143,15 @@ class NodeHandle(Protocol):
     def files(self, sandbox: SandboxId) -> NodeFiles:
         """Raises NotFoundError or SandboxEndedError."""
 
+    def use(self, sandbox: SandboxId) -> AbstractContextManager[None]:
+        """Keep its idle time from running while the block lasts; of one that has ended nothing is kept.
+
+        A running process other than the entrypoint does the same, whoever started it.
+        """
+
+    def idle_since(self, sandbox: SandboxId) -> float | None:
+        """Since when nobody uses it, in Unix seconds; None while somebody does, and of one that does not run here."""
+
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded: ...
 
     def kept(self) -> Collection[SandboxId]:

@@ -7,7 +7,8 @@ of state goes through `Live.move`, every end through `_finish`, whoever saw it f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from skerry.engine.admission import admit, default_resources
@@ -101,13 +102,16 @@ class Sandboxes:
             raise NotFoundError(
                 f"there is no sandbox {escaped(sandbox, limit=64)!r}; ended ones are removed after a day"
             )
-        return view
+        return self._shown(view)
 
     def list(self, which: SandboxFilter) -> Sequence[SandboxView]:
         """Return the sandboxes, newest first, at most 1,000."""
         if not 1 <= which.limit <= LIST_MAX:
             raise InvalidError(f"limit is {which.limit}; give 1 to {LIST_MAX}")
-        return [self._live[view.id].view if view.id in self._live else view for view in self._store.sandboxes(which)]
+        return [
+            self._shown(self._live[view.id].view) if view.id in self._live else view
+            for view in self._store.sandboxes(which)
+        ]
 
     async def wait(self, sandbox: SandboxId) -> SandboxView:
         """Return the sandbox once it has ended."""
@@ -127,6 +131,21 @@ class Sandboxes:
             await self._terminate(live)
         await live.ended.wait()
         return live.view
+
+    @asynccontextmanager
+    async def use(self, sandbox: SandboxId) -> AsyncIterator[None]:
+        """Keep the sandbox from being idle while the block lasts; a door does so for each open stream.
+
+        Of a sandbox that has ended, or that nobody knows, nothing is kept: what is asked of it says so.
+        """
+        live = self._live.get(sandbox)
+        if live is not None:
+            await live.settled.wait()
+        if live is None or live.view.state.ended:
+            yield
+            return
+        with self._nodes[live.view.node].use(sandbox):
+            yield
 
     def node_of(self, sandbox: SandboxId) -> NodeHandle:
         """Return the node that has this sandbox, or had it and keeps its output; raises NotFoundError."""
@@ -366,6 +385,12 @@ class Sandboxes:
             await self._finish(live, ended.exit, at=ended.at)
 
     # Small things
+
+    def _shown(self, view: SandboxView) -> SandboxView:
+        """Return a sandbox with what changes by the moment."""
+        if view.state is not SandboxState.RUNNING:
+            return view
+        return replace(view, idle_since=self._nodes[view.node].idle_since(view.id))
 
     def _owner(self) -> Tasks:
         if self._tasks is None:

@@ -13,7 +13,7 @@ class SandboxReason(StrEnum):
     SIGNALED = "signaled"
     OUT_OF_MEMORY = "out_of_memory"
     LIFETIME = "lifetime"
-    IDLE = "idle"
+    IDLE_TIMEOUT = "idle_timeout"
     TERMINATED = "terminated"
     EVICTED = "evicted"
     GUEST_BROKEN = "guest_broken"

@@ -10,6 +10,7 @@ STAT_BLOCK = 512  # what st_blocks counts, whatever the file system's own block 
 # Sandboxes
 LIFETIME_DEFAULT_S = 300.0
 LIFETIME_MAX_S = 24 * 3600.0
+IDLE_TIMEOUT_MAX_S = LIFETIME_MAX_S
 CPU_REQUEST_DEFAULT = 0.125
 CPU_LIMIT_DEFAULT = 2.0
 CPU_MIN = 0.01

@@ -51,7 +51,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxView:
-    """A sandbox as its owner sees it. Times are Unix seconds."""
+    """A sandbox as its owner sees it. Times are Unix seconds.
+
+    `idle_since` is what its node says at this moment, and never stored: None while somebody uses it, or once it ended.
+    """
 
     id: SandboxId
     spec: SandboxSpec
@@ -63,11 +66,19 @@ class SandboxView:
     exit: SandboxExit | None = None
     entrypoint: ProcessId | None = None
     stages: tuple[Stage, ...] = ()
+    idle_since: float | None = None
 
     @property
     def deadline(self) -> float | None:
         """When its lifetime is over, in Unix seconds; None before it has started."""
         return None if self.started_at is None else self.started_at + self.spec.lifetime_s
+
+    @property
+    def idle_deadline(self) -> float | None:
+        """When it ends if nobody uses it before, in Unix seconds; None while it is in use, or without such a bound."""
+        if self.idle_since is None or self.spec.idle_timeout_s is None:
+            return None
+        return self.idle_since + self.spec.idle_timeout_s
 
 
 @dataclass(frozen=True, kw_only=True)

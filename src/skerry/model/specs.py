@@ -81,7 +81,7 @@ class ExecSpec:
 class SandboxSpec:
     """A sandbox to create. `entrypoint` empty means the image's command, or none: it then waits for its lifetime.
 
-    `terminal` is the entrypoint's.
+    `terminal` is the entrypoint's. `idle_timeout_s` None means that only the lifetime ends what nobody uses.
     """
 
     image: ImageId
@@ -92,6 +92,7 @@ class SandboxSpec:
     user: str = "root"
     terminal: Terminal | None = None
     lifetime_s: float = limits.LIFETIME_DEFAULT_S
+    idle_timeout_s: float | None = None
     resources: Resources = field(default_factory=Resources)
     network: NetworkPolicy = NetworkPolicy.OPEN
     isolation: Isolation = Isolation.GVISOR

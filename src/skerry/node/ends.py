@@ -50,7 +50,7 @@ def _asked(reason: SandboxReason) -> str:
     return {
         SandboxReason.TERMINATED: "terminate was called",
         SandboxReason.LIFETIME: "the lifetime was over, and the node ended it",
-        SandboxReason.IDLE: "the idle timeout passed",
+        SandboxReason.IDLE_TIMEOUT: "nobody used it for its idle timeout",
         SandboxReason.EVICTED: "the node gave its place away",
     }.get(reason, "")
 

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from skerry.model import variables
-from skerry.model.specs import HostAccess, ImageConfig
+from skerry.model.specs import HostAccess, ImageConfig, SandboxSpec
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULTS = {"PATH": PATH, "LANG": "C.UTF-8", "TZ": "UTC"}
 
 TRUST_MOUNT = "/.skerry/trust"
 TRUST_FILE = "ca-certificates.crt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessDefaults:
+    """What processes of a sandbox start with."""
+
+    env: dict[str, str]
+    workdir: str
+    user: str
+
+
+def process_defaults(config: ImageConfig, spec: SandboxSpec) -> ProcessDefaults:
+    """Return what the image says and the sandbox does not say otherwise."""
+    return ProcessDefaults(
+        env=sandbox_environment(config, spec.host_access, spec.env),
+        workdir=spec.workdir or config.workdir,
+        user=spec.user or config.user,
+    )
 
 
 def sandbox_environment(config: ImageConfig, access: HostAccess, own: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -122,6 +123,15 @@ class Node:
         """Yield each end, those found at the node's own start first; for one listener."""
         while True:
             yield await self._ends.get()
+
+    def use(self, sandbox: SandboxId) -> AbstractContextManager[None]:
+        """Keep it from being idle while the block lasts."""
+        supervisor = self._live.get(sandbox)
+        return nullcontext() if supervisor is None else supervisor.idle.use()
+
+    def idle_since(self, sandbox: SandboxId) -> float | None:
+        supervisor = self._live.get(sandbox)
+        return None if supervisor is None else supervisor.idle.since
 
     def running(self) -> Mapping[SandboxId, Started]:
         return {

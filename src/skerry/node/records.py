@@ -7,6 +7,7 @@ lies beside its output and stays as long as that: which processes there were and
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,6 +46,9 @@ class Records:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._folder.glob("*.new"):
             left.unlink()
+        for left in self._folder.glob("*.idle"):
+            if not self._path(SandboxId(left.stem)).exists():
+                left.unlink()
 
     def put(self, record: SandboxRecord) -> None:
         """Write or replace a record; a reader sees the old or the new one, never half of it."""
@@ -59,6 +63,23 @@ class Records:
 
     def remove(self, sandbox: SandboxId) -> None:
         self._path(sandbox).unlink(missing_ok=True)
+        self._idle_path(sandbox).unlink(missing_ok=True)
+
+    def note_idle(self, sandbox: SandboxId, since: float | None) -> None:
+        """Note since when nobody uses a sandbox, or that somebody does. Two calls of the kernel: each exec needs both.
+
+        Where it cannot be noted, a successor counts from its own start.
+        """
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._idle_path(sandbox), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.utime(self._idle_path(sandbox), (since or 0, since or 0))
+
+    def idle_since(self, sandbox: SandboxId) -> float | None:
+        """Return since when nobody uses a sandbox, as far as that was noted."""
+        try:
+            return self._idle_path(sandbox).stat().st_mtime or None
+        except FileNotFoundError:
+            return None
 
     def all(self) -> Iterator[SandboxRecord | SandboxId]:
         """Yield each record; of one that cannot be read only the id."""
@@ -70,6 +91,10 @@ class Records:
 
     def _path(self, sandbox: SandboxId) -> Path:
         return self._folder / f"{sandbox}.json"
+
+    def _idle_path(self, sandbox: SandboxId) -> Path:
+        """The file whose time of modification is what there is to know; 0 while somebody uses the sandbox."""
+        return self._folder / f"{sandbox}.idle"
 
 
 def _encode(record: SandboxRecord) -> bytes:

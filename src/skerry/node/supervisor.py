@@ -16,7 +16,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +39,10 @@ from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import LinkLost, Lost
 from skerry.node.archives import pack_build
 from skerry.node.ends import Seen, sandbox_exit
-from skerry.node.environment import sandbox_environment
+from skerry.node.environment import process_defaults
 from skerry.node.happenings import AgentGone, AgentSilent, Asked, EntrypointEnded, Happening, Leave
 from skerry.node.holdings import AGENT_S, Holdings
+from skerry.node.idle import IdleClock
 from skerry.node.machinery import Machinery
 from skerry.node.processes import NodeProcess, exec_spec, open_exec
 from skerry.node.records import SandboxRecord
@@ -66,15 +67,6 @@ SENTRY_S: Final = 1.0
 """How long a sentry whose agent is gone may take to follow it, before it is taken to live on."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Defaults:
-    """What processes of a sandbox start with."""
-
-    env: dict[str, str]
-    workdir: str
-    user: str
-
-
 class Supervisor:
     """The owner of one sandbox."""
 
@@ -97,11 +89,13 @@ class Supervisor:
         self._on_ended = on_ended
         self._now = now
         self._holdings = Holdings(launch.sandbox, machinery)
+        self.idle = IdleClock(launch.spec.idle_timeout_s, now=now, note=self._note_idle, on_over=self._end_idle)
         self.table = ProcessTable(
             launch.sandbox,
             machinery.output_folder / launch.sandbox,
             machinery.quota,
             oom_kills=self._holdings.oom_kills,
+            on_start=self._on_process_start,
             on_exit=self._on_process_exit,
         )
         self._happenings: asyncio.Queue[Happening] = asyncio.Queue()
@@ -110,12 +104,7 @@ class Supervisor:
         self._left = False
         self._secret = b""
         self._started_at = 0.0
-        config = launch.image.config
-        self._defaults = Defaults(
-            env=sandbox_environment(config, launch.spec.host_access, launch.spec.env),
-            workdir=launch.spec.workdir or config.workdir,
-            user=launch.spec.user or config.user,
-        )
+        self._defaults = process_defaults(launch.image.config, launch.spec)
 
     # Its life
 
@@ -139,6 +128,7 @@ class Supervisor:
             raise StartFailedError(f"sandbox {self.id} could not be started: {exc}") from exc
         self.started = Started(started_at=self._started_at, stages=tuple(waterfall.stages))
         self._record(waterfall)
+        self.idle.begin()
         return self.started
 
     async def watch(self) -> None:
@@ -152,6 +142,7 @@ class Supervisor:
             await self._let_go()
             return
         self._ending = True
+        self.idle.stop()
         try:
             end = await self._judge(happening)
         except Exception as exc:
@@ -175,7 +166,8 @@ class Supervisor:
         if self._left:
             raise ServerUnavailableError(f"the server is stopping; sandbox {self.id} runs on, ask its next server")
         if not self.ended.done():
-            return SandboxEndedError(f"sandbox {self.id} is ending; create another one")
+            why = " because nobody used it for its idle timeout" if self.idle.over else ""
+            return SandboxEndedError(f"sandbox {self.id} is ending{why}; create another one")
         end = self.ended.result().exit
         evidence = f": {escaped(end.evidence)}" if end.evidence else ""
         return SandboxEndedError(
@@ -244,9 +236,24 @@ class Supervisor:
             return AgentGone(exc.lost)
         return None
 
+    def _on_process_start(self, process: NodeProcess) -> None:
+        """Count it as a use until it ends; the entrypoint is what the sandbox is for, and counts for nothing."""
+        if process.view.id != self._launch.entrypoint:
+            self.idle.enter()
+            process.on_end(self.idle.leave)
+
     def _on_process_exit(self, process: ProcessId, end: ProcessExit) -> None:
         if process == self._launch.entrypoint:
             self.happen(EntrypointEnded(end))
+
+    def _note_idle(self, since: float | None) -> None:
+        if self._launch.spec.idle_timeout_s is not None:
+            self._machinery.records.note_idle(self.id, since)
+
+    def _end_idle(self) -> None:
+        """End it, and give nothing out from this moment on: what comes now would be cut off in its middle."""
+        self._ending = True
+        self.happen(Asked(SandboxReason.IDLE_TIMEOUT))
 
     def _record(self, waterfall: Waterfall) -> None:
         assert self._holdings.member is not None
@@ -278,7 +285,7 @@ class Supervisor:
     async def take_over(self, record: SandboxRecord) -> bool:
         """Take up a sandbox that an earlier node started; False if it has ended meanwhile (`ended` then says how)."""
         self._started_at = record.started_at
-        self._defaults = Defaults(env=dict(record.env), workdir=self._defaults.workdir, user=self._defaults.user)
+        self._defaults = replace(self._defaults, env=dict(record.env))
         self.started = Started(started_at=record.started_at, stages=record.stages)
         records = self._machinery.records
         end = await Adoption(record, self._holdings, self.table, records, now=self._now).run()
@@ -286,6 +293,10 @@ class Supervisor:
             self._ending = True
             await self._finish(end)
             return False
+        for process in self.table.all():
+            if not process.ended:
+                self._on_process_start(process)
+        self.idle.begin(records.idle_since(self.id))
         entrypoint = self.table.get(self._launch.entrypoint) if self._launch.entrypoint else None
         if entrypoint is None:
             instead = await self._start_entrypoint()  # the kill came between the start and its command
@@ -376,6 +387,7 @@ class Supervisor:
         self.ended.set_result(ended)
 
     async def _let_go(self) -> None:
+        self.idle.stop()
         await self._watches.stop()
         self._ending = self._left = True
         if self._holdings.link is not None:

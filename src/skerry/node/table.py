@@ -41,9 +41,14 @@ _OVERDUE: Final = ProcessExit(
 )
 _NEVER_BEGAN: Final = ProcessExit(reason=ProcessReason.SANDBOX_ENDED, evidence="it was never started")
 
+OnStart = Callable[[NodeProcess], None]
 OnExit = Callable[[ProcessId, ProcessExit], None]
 
 log = Events("skerry.node")
+
+
+def _start_of_none(_process: NodeProcess) -> None:
+    pass
 
 
 def _tell_nobody(_process: ProcessId, _exit: ProcessExit) -> None:
@@ -53,7 +58,8 @@ def _tell_nobody(_process: ProcessId, _exit: ProcessExit) -> None:
 class ProcessTable:
     """Every process of one sandbox, and the folder of their output.
 
-    `oom_kills` counts what the kernel has killed in it for lack of memory; `on_exit` is told of each end, once.
+    `oom_kills` counts what the kernel has killed in it for lack of memory; `on_start` is told of each process that is
+    started here, before its agent hears of it, and `on_exit` of each end, once.
     """
 
     def __init__(
@@ -63,10 +69,12 @@ class ProcessTable:
         quota: NodeQuota,
         *,
         oom_kills: Callable[[], int] = lambda: 0,
+        on_start: OnStart = _start_of_none,
         on_exit: OnExit = _tell_nobody,
     ) -> None:
         self.sandbox = sandbox
         self.kills = MemoryKills(oom_kills)
+        self._on_process_start = on_start
         self._on_process_exit = on_exit
         self.folder = folder
         self.end: SandboxEnd | None = None
@@ -96,6 +104,7 @@ class ProcessTable:
         link.check()
         process = NodeProcess(view, self._output(view.id, channels))
         self._processes[view.id] = process
+        self._on_process_start(process)
         # Before the agent hears of it, so that a successor of ours knows every stream that the agent may tell.
         number = link.streams.last_stream + 1
         self._note(
@@ -281,6 +290,7 @@ class ProcessTable:
         kept = self.output_bytes
         self._quota.close()
         self.kills = MemoryKills(lambda: 0)
+        self._on_process_start = _start_of_none
         self._on_process_exit = _tell_nobody  # or it would hold on to all that its sandbox was
         return kept
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from skerry.engine.interfaces import Clock, Launch, NodeView, SandboxEnded, Started
 from skerry.engine.tasks import Tasks
@@ -35,6 +37,8 @@ class FakeSandbox:
     ended: asyncio.Future[SandboxEnded]
     started: Started | None = None
     processes: dict[ProcessId, FakeProcess] = field(default_factory=dict)
+    uses: int = 0
+    idle_since: float | None = None
 
 
 class FakeNode:
@@ -101,6 +105,7 @@ class FakeNode:
             raise
         box.started = Started(started_at=self._clock.now(), stages=(Stage(name="claim", ms=1.0),))
         self._tasks.start(self._lifetime(box), name="lifetime")
+        self._let_idle(box)
         if launch.entrypoint is not None:
             self._run_entrypoint(box, launch.entrypoint)
         return box.started
@@ -125,6 +130,23 @@ class FakeNode:
 
     def files(self, sandbox: SandboxId) -> MemoryFiles:
         return self._alive(sandbox).files
+
+    @contextmanager
+    def use(self, sandbox: SandboxId) -> Iterator[None]:
+        box = self._sandboxes.get(sandbox)
+        if box is None or box.ended.done():
+            yield
+            return
+        box.uses, box.idle_since = box.uses + 1, None
+        try:
+            yield
+        finally:
+            box.uses -= 1
+            self._let_idle(box)
+
+    def idle_since(self, sandbox: SandboxId) -> float | None:
+        box = self._sandboxes.get(sandbox)
+        return None if box is None or box.ended.done() else box.idle_since
 
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded:
         return await asyncio.shield(self._find(sandbox).ended)
@@ -206,8 +228,27 @@ class FakeNode:
         )
         env = {**box.launch.image.config.env, **box.launch.spec.env, **spec.env}
         made = box.processes[process] = FakeProcess(view, spec, env=env, files=box.files.contents, clock=self._clock)
-        self._tasks.start(made.run(self._programs.get(spec.argv[0], not_found)), name=f"process {process}")
+        running = made.run(self._programs.get(spec.argv[0], not_found))
+        if process != box.launch.entrypoint:
+            running = self._as_use(box.launch.sandbox, running)
+        self._tasks.start(running, name=f"process {process}")
         return made
+
+    async def _as_use(self, sandbox: SandboxId, work: Coroutine[Any, Any, None]) -> None:
+        with self.use(sandbox):
+            await work
+
+    def _let_idle(self, box: FakeSandbox) -> None:
+        """Let the idle time of a sandbox run if nobody uses it."""
+        if not box.uses and not box.ended.done():
+            box.idle_since = self._clock.now()
+            if box.launch.spec.idle_timeout_s is not None:
+                self._tasks.start(self._idle(box, box.idle_since, box.launch.spec.idle_timeout_s), name="idle")
+
+    async def _idle(self, box: FakeSandbox, since: float, timeout_s: float) -> None:
+        await self._clock.sleep(timeout_s)
+        if box.idle_since == since:
+            await self._end(box, SandboxExit(reason=SandboxReason.IDLE_TIMEOUT))
 
     async def _follow_entrypoint(self, box: FakeSandbox, entrypoint: FakeProcess) -> None:
         end = await entrypoint.wait()

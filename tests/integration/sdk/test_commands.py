@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+from command_line import skerry, start
 from realserver import Server, wait_for
 
 from skerry import Sandbox, SandboxReason
@@ -43,22 +42,6 @@ def main():
 @pytest.fixture(scope="module", autouse=True)
 def served(shared: Server) -> Server:
     return shared
-
-
-def start(server: Server, *argv: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from skerry.cli import main; main()", *argv],
-        env=os.environ | server.environ | {"COLUMNS": "200"},
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def skerry(server: Server, *argv: str, stdin: bytes | None = None) -> tuple[bytes, str, int]:
-    process = start(server, *argv, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE)
-    out, err = process.communicate(stdin, timeout=PATIENCE_S)
-    return out, err.decode(), process.returncode
 
 
 def interrupted(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGINT) -> str:

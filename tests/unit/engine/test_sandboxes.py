@@ -273,7 +273,7 @@ async def test_a_successor_adopts_what_runs_and_hears_of_its_end(world: World) -
     async with world.engine() as engine:
         view = await engine.sandboxes.create(world.spec("cat"))
     async with world.engine() as engine:
-        assert engine.sandboxes.get(view.id) == view
+        assert replace(engine.sandboxes.get(view.id), idle_since=None) == view
         await world.node.end(view.id, SandboxExit(reason=SandboxReason.OUT_OF_MEMORY, evidence="oom_kill 1"))
         ended = await engine.sandboxes.wait(view.id)
     assert ended.exit == SandboxExit(reason=SandboxReason.OUT_OF_MEMORY, evidence="oom_kill 1")

@@ -102,3 +102,22 @@ def test_a_journal_beyond_its_bound_leaves_out_what_was_dropped(tmp_path: Path) 
     assert entries[0].process == kept
     assert ProcessEnded(process=ProcessId("pr_0"), exit=killed) in entries
     assert [each.name for each in tmp_path.iterdir()] == ["journal"]
+
+
+def test_since_when_nobody_uses_a_sandbox_is_found_again_and_goes_with_its_record(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records.put(record())
+    assert records.idle_since(BOX) is None
+    records.note_idle(BOX, 1234.5)
+    assert Records(tmp_path).idle_since(BOX) == 1234.5
+    records.note_idle(BOX, None)
+    assert records.idle_since(BOX) is None
+    records.remove(BOX)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_note_without_its_record_is_removed(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records.note_idle(BOX, 1.0)
+    records.open()
+    assert list(tmp_path.iterdir()) == []

@@ -38,6 +38,7 @@ ENTRYPOINT = "entrypoint"
 _ENDED_FROM_OUTSIDE = frozenset(
     {
         SandboxReason.TERMINATED,
+        SandboxReason.IDLE_TIMEOUT,
         SandboxReason.EVICTED,
         SandboxReason.GUEST_BROKEN,
         SandboxReason.START_FAILED,
@@ -67,6 +68,7 @@ class Sandbox:
         image: Image | None = None,
         env: Mapping[str, str | None] | None = None,
         timeout: float | None = 300,
+        idle_timeout: float | None = None,
         workdir: str | None = None,
         user: str | None = None,
         cpu: float | tuple[float, float] | None = None,
@@ -81,15 +83,17 @@ class Sandbox:
     ) -> Sandbox:
         """Return a running sandbox in which `args` were started.
 
-        Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over. `cpu`
-        (cores) and `memory` (MiB) are a request, or a pair of request and limit. With `pty` `args` run at a terminal,
-        as in `exec`. `host_access=False` keeps this machine's package indexes, proxies and certificates out of the
-        sandbox.
+        Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over, or until
+        nobody has used it for `idle_timeout` seconds: no exec runs, no stream is open, no file is read or written.
+
+        `cpu` (cores) and `memory` (MiB) are a request, or a pair of request and limit. With `pty` `args` run at a
+        terminal, as in `exec`. `host_access=False` keeps this machine's package indexes, proxies and certificates out
+        of the sandbox.
         """
         words.refuse_idle("Sandbox.create", idle, words.SANDBOX_IDLE)
         watch = Stopwatch(time.perf_counter)
         terminal = terminals.chosen(pty, pty_size, call="Sandbox.create")
-        body = _spec(args, env, timeout, workdir, user, cpu, memory, block_network, isolation, terminal)
+        body = _spec(args, env, timeout, idle_timeout, workdir, user, cpu, memory, block_network, isolation, terminal)
         chosen = resolve(client)
         connection = await chosen.connection()
         await connection.reach()
@@ -381,6 +385,7 @@ def _spec(
     args: Sequence[str],
     env: Mapping[str, str | None] | None,
     timeout: float | None,
+    idle_timeout: float | None,
     workdir: str | None,
     user: str | None,
     cpu: arguments.Amount,
@@ -397,6 +402,7 @@ def _spec(
         "terminal": None if terminal is None else asdict(terminal),
         "workdir": arguments.workdir(workdir, call=call),
         "lifetime_s": arguments.lifetime(timeout),
+        "idle_timeout_s": arguments.idle_timeout(idle_timeout),
         "resources": arguments.cpu_fields(cpu) | arguments.memory_fields(memory),
         "network": arguments.network(block_network),
         "isolation": arguments.isolation(isolation),

@@ -63,6 +63,10 @@ def lifetime(timeout: float | None) -> float:
     return _seconds(timeout, limits.LIFETIME_MAX_S, "Sandbox.create: timeout")
 
 
+def idle_timeout(seconds: float | None) -> float | None:
+    return None if seconds is None else _seconds(seconds, limits.IDLE_TIMEOUT_MAX_S, "Sandbox.create: idle_timeout")
+
+
 def exec_timeout(timeout: float | None) -> float | None:
     return None if timeout is None else _seconds(timeout, limits.EXEC_TIMEOUT_MAX_S, "Sandbox.exec: timeout")
 

@@ -208,6 +208,7 @@ class Sandbox(Facade[source.Sandbox]):
         image: Image | None = None,
         env: Mapping[str, str | None] | None = None,
         timeout: float | None = 300,
+        idle_timeout: float | None = None,
         workdir: str | None = None,
         user: str | None = None,
         cpu: float | tuple[float, float] | None = None,
@@ -222,10 +223,12 @@ class Sandbox(Facade[source.Sandbox]):
     ) -> Sandbox:
         """Return a running sandbox in which `args` were started.
 
-        Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over. `cpu`
-        (cores) and `memory` (MiB) are a request, or a pair of request and limit. With `pty` `args` run at a terminal,
-        as in `exec`. `host_access=False` keeps this machine's package indexes, proxies and certificates out of the
-        sandbox.
+        Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over, or until
+        nobody has used it for `idle_timeout` seconds: no exec runs, no stream is open, no file is read or written.
+
+        `cpu` (cores) and `memory` (MiB) are a request, or a pair of request and limit. With `pty` `args` run at a
+        terminal, as in `exec`. `host_access=False` keeps this machine's package indexes, proxies and certificates out
+        of the sandbox.
         """
         return Sandbox._wrap(
             await source.Sandbox.create(
@@ -234,6 +237,7 @@ class Sandbox(Facade[source.Sandbox]):
                 image=unwrap(image),
                 env=env,
                 timeout=timeout,
+                idle_timeout=idle_timeout,
                 workdir=workdir,
                 user=user,
                 cpu=cpu,

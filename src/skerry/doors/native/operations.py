@@ -37,7 +37,15 @@ def channels(opened: native.OpenExec | native.OpenProcess) -> dict[int, SendWind
 
 
 async def run(opened: native.Open, stream: Stream, engine: Engine) -> None:
-    """Do what was asked for, up to the last word; raises what the client is to be told as ERROR."""
+    """Do what was asked for, up to the last word; raises what the client is to be told as ERROR.
+
+    A stream is a use of its sandbox for as long as it is open.
+    """
+    async with engine.sandboxes.use(SandboxId(opened.sandbox)):
+        await _run(opened, stream, engine)
+
+
+async def _run(opened: native.Open, stream: Stream, engine: Engine) -> None:
     sandbox = SandboxId(opened.sandbox)
     if isinstance(opened, native.OpenExec):
         handle = await engine.processes.exec(sandbox, opened.process, _exec_spec(opened))

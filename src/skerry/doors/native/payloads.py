@@ -128,6 +128,7 @@ class SandboxBody(Body, frozen=True, kw_only=True):
     user: str = "root"
     terminal: TerminalBody | None = None
     lifetime_s: float = limits.LIFETIME_DEFAULT_S
+    idle_timeout_s: float | None = None
     resources: ResourcesBody = ResourcesBody()
     network: NetworkPolicy = NetworkPolicy.OPEN
     isolation: Isolation = Isolation.GVISOR
@@ -145,6 +146,7 @@ class SpecAnswer(Answer, frozen=True, kw_only=True):
     user: str
     terminal: Terminal | None
     lifetime_s: float
+    idle_timeout_s: float | None
     resources: Resources
     network: NetworkPolicy
     isolation: Isolation
@@ -161,6 +163,7 @@ class SandboxAnswer(Answer, frozen=True, kw_only=True):
     exit: SandboxExit | None
     entrypoint: str | None
     stages: tuple[Stage, ...]
+    idle_since: float | None
 
 
 class SandboxesAnswer(Answer, frozen=True, kw_only=True):

@@ -45,6 +45,7 @@ def sandbox_spec(body: payloads.SandboxBody, defaults: Resources, trust: Trust) 
         user=body.user,
         terminal=None if body.terminal is None else _terminal(body.terminal),
         lifetime_s=body.lifetime_s,
+        idle_timeout_s=body.idle_timeout_s,
         resources=resources(body.resources, defaults),
         network=body.network,
         isolation=body.isolation,
@@ -69,6 +70,7 @@ def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
             user=spec.user,
             terminal=spec.terminal,
             lifetime_s=spec.lifetime_s,
+            idle_timeout_s=spec.idle_timeout_s,
             resources=spec.resources,
             network=spec.network,
             isolation=spec.isolation,
@@ -81,6 +83,7 @@ def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
         exit=None if view.exit is None else replace(view.exit, evidence=escaped(view.exit.evidence)),
         entrypoint=view.entrypoint,
         stages=view.stages,
+        idle_since=view.idle_since,
     )
 
 
