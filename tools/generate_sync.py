@@ -22,9 +22,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src/skerry/client/_async"
 TARGET = ROOT / "src/skerry/client/_sync"
-MODULES = ("streams", "processes", "filesystem", "apps", "images", "sandboxes")
+MODULES = ("streams", "processes", "filesystem", "logs", "apps", "images", "sandboxes")
 FACADES = frozenset(
-    {"StreamReader", "StreamWriter", "ContainerProcess", "SandboxFilesystem", "App", "Image", "Sandbox"}
+    {
+        "StreamReader",
+        "StreamWriter",
+        "ContainerProcess",
+        "SandboxFilesystem",
+        "SandboxLogs",
+        "LogReader",
+        "App",
+        "Image",
+        "Sandbox",
+    }
 )
 MADE_BY_USERS = frozenset({"App"})
 ON_LOOP = frozenset({"StreamWriter"})  # their plain methods touch state of the loop

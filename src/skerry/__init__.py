@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from skerry.client._sync.apps import App
     from skerry.client._sync.filesystem import SandboxFilesystem
     from skerry.client._sync.images import Image
+    from skerry.client._sync.logs import LogReader, SandboxLogs
     from skerry.client._sync.processes import ContainerProcess
     from skerry.client._sync.sandboxes import Sandbox
     from skerry.client._sync.streams import StreamReader, StreamWriter
     from skerry.client.buildlog import enable_output
     from skerry.client.client import Client, connect
     from skerry.client.fileinfo import FileInfo
+    from skerry.client.logentry import LogEntry
     from skerry.client.stream_type import StreamType
     from skerry.model.errors import Error
     from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
@@ -39,12 +41,15 @@ _HOMES = {
     "Error": "skerry.model.errors",
     "FileInfo": "skerry.client.fileinfo",
     "Image": "skerry.client._sync.images",
+    "LogEntry": "skerry.client.logentry",
+    "LogReader": "skerry.client._sync.logs",
     "OutputDroppedWarning": "skerry.client._async.streams",
     "ProcessExit": "skerry.model.exits",
     "ProcessReason": "skerry.model.exits",
     "Sandbox": "skerry.client._sync.sandboxes",
     "SandboxExit": "skerry.model.exits",
     "SandboxFilesystem": "skerry.client._sync.filesystem",
+    "SandboxLogs": "skerry.client._sync.logs",
     "SandboxReason": "skerry.model.exits",
     "StreamReader": "skerry.client._sync.streams",
     "StreamType": "skerry.client.stream_type",
@@ -62,12 +67,15 @@ __all__ = [
     "Error",
     "FileInfo",
     "Image",
+    "LogEntry",
+    "LogReader",
     "OutputDroppedWarning",
     "ProcessExit",
     "ProcessReason",
     "Sandbox",
     "SandboxExit",
     "SandboxFilesystem",
+    "SandboxLogs",
     "SandboxReason",
     "StreamReader",
     "StreamType",

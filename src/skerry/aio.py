@@ -14,12 +14,14 @@ from __future__ import annotations
 from skerry.client._async.apps import App
 from skerry.client._async.filesystem import SandboxFilesystem
 from skerry.client._async.images import Image
+from skerry.client._async.logs import LogReader, SandboxLogs
 from skerry.client._async.processes import ContainerProcess
 from skerry.client._async.sandboxes import Sandbox
 from skerry.client._async.streams import OutputDroppedWarning, StreamReader, StreamWriter
 from skerry.client.buildlog import enable_output
 from skerry.client.client import Client, connect
 from skerry.client.fileinfo import FileInfo
+from skerry.client.logentry import LogEntry
 from skerry.client.stream_type import StreamType
 
 __all__ = [
@@ -28,9 +30,12 @@ __all__ = [
     "ContainerProcess",
     "FileInfo",
     "Image",
+    "LogEntry",
+    "LogReader",
     "OutputDroppedWarning",
     "Sandbox",
     "SandboxFilesystem",
+    "SandboxLogs",
     "StreamReader",
     "StreamType",
     "StreamWriter",

@@ -254,6 +254,20 @@ async def test_output_outlives_the_sandbox_until_it_is_forgotten(subject: Subjec
 # Processes
 
 
+async def test_output_has_its_times_to_the_second_and_can_be_read_without_being_followed(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "echo", "0123456789")
+    await process.wait()
+    output = process.output(1)
+    async with asyncio.timeout(DEADLINE_S):
+        assert await content(output) == b"0123456789\n"
+    assert await output.read_old(4, 3) == (4, b"456")
+    assert await output.read_old(11, 3) == (11, b"")
+    began = process.view.started_at
+    ((offset, when),) = output.times(4)
+    assert (offset, abs(when - began) <= 1.0) == (4, True)
+    assert (output.offset_at(began - 60.0), output.offset_at(began + 60.0)) == (0, 11)
+
+
 async def test_a_process_has_its_output_on_two_channels_and_its_exit(subject: Subject) -> None:
     sandbox = await subject.started()
     process = await subject.exec(sandbox, "cat", "/no/such/file")

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial/first-sandbox.md"
 RUN = DOCS / "how-to/run-a-command.md"
+LOGS = DOCS / "how-to/read-logs.md"
 TERMINAL = DOCS / "how-to/use-a-terminal.md"
 
 pytestmark = pytest.mark.timeout(120)
@@ -49,7 +50,9 @@ def run(server: Server, argv: list[str], folder: Path, text: str | None = None) 
 
 def programs() -> list[str]:
     """Return the programs of the pages; those that install packages are run as examples are, elsewhere."""
-    found = [program for page in (ROOT / "README.md", TUTORIAL, RUN, TERMINAL) for program in blocks(page, "python")]
+    found = [
+        program for page in (ROOT / "README.md", TUTORIAL, RUN, TERMINAL, LOGS) for program in blocks(page, "python")
+    ]
     return [program for program in found if "pip_install" not in program and "local_entrypoint" not in program]
 
 
@@ -58,6 +61,7 @@ PRINTED = {
     "it says": "it says 1\nit says 2\nit says 3\napple\npear\n",
     "from a file": "from a file\n['hello.py']\n",
     "no-such-command": "127\n137\n",
+    "logs.stream": "stdout begun\nstdout compiling\nstderr failed\n",
     "aio": "['0\\n', '1\\n', '2\\n']\n",
 }
 

@@ -8,10 +8,12 @@ import sys
 
 from realserver import PATIENCE_S, Server
 
+PROGRAM = (sys.executable, "-c", "from skerry.cli import main; main()")
+
 
 def start(server: Server, *argv: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", "from skerry.cli import main; main()", *argv],
+        [*PROGRAM, *argv],
         env=os.environ | server.environ | {"COLUMNS": "200"},
         stdin=stdin,
         stdout=subprocess.PIPE,

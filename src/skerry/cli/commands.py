@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "exec": "skerry.cli.exec",
     "shell": "skerry.cli.shell",
     "ls": "skerry.cli.ls",
+    "ps": "skerry.cli.ps",
+    "logs": "skerry.cli.logs",
     "terminate": "skerry.cli.terminate",
     "server": "skerry.cli.server",
     "doctor": "skerry.cli.doctor",

@@ -16,6 +16,12 @@ def json_option(command: C) -> C:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
+def json_lines_option(command: C) -> C:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, an object a line.")(
+        command
+    )
+
+
 def detach_keys_option(command: C) -> C:
     return click.option(
         "--detach-keys",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skerry.model.exits import SandboxExit
+from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.sandboxes import SandboxView
 from skerry.model.text import printable
 
@@ -25,7 +25,7 @@ def as_json(view: SandboxView) -> dict[str, object]:
     }
 
 
-def exit_as_json(ended: SandboxExit) -> dict[str, object]:
+def exit_as_json(ended: SandboxExit | ProcessExit) -> dict[str, object]:
     return {
         "reason": ended.reason.value,
         "code": ended.code,
@@ -35,7 +35,7 @@ def exit_as_json(ended: SandboxExit) -> dict[str, object]:
     }
 
 
-def describe_exit(ended: SandboxExit) -> str:
+def describe_exit(ended: SandboxExit | ProcessExit) -> str:
     """Return an end in a few words."""
     if ended.code is not None:
         return f"{ended.reason.value} {ended.code}"

@@ -36,7 +36,8 @@ class ProcessSession:
     def __init__(self, client: Client, opening: native.OpenExec | native.OpenProcess) -> None:
         self._client = client
         self.exit: ProcessExit | None = None
-        self.incoming = {STDOUT: Incoming(), STDERR: Incoming()}
+        offsets = opening.offsets if isinstance(opening, native.OpenProcess) else (0, 0)
+        self.incoming = {STDOUT: Incoming(offsets[0]), STDERR: Incoming(offsets[1])}
         self.outgoing = Outgoing() if opening.stdin in (True, "pipe") else None
         self.sandbox = opening.sandbox
         self.process = opening.process
@@ -47,6 +48,7 @@ class ProcessSession:
         self._stream: int | None = None
         self._reading = 0
         self._abandoned = False
+        self._closed = False
         self._attaching: asyncio.Task[None] | None = None
         self._pulse = Pulse()
         if isinstance(opening, native.OpenExec):
@@ -114,6 +116,13 @@ class ProcessSession:
         self._abandoned = True
         self._let_go()
 
+    def close(self) -> None:
+        """Follow the process no more, whether or not it has ended."""
+        self._closed = True
+        if self._socket is not None and self._stream is not None:
+            self._socket.close_stream(self._stream)
+        self._socket = self._stream = None
+
     # For the socket.
 
     def on_frame(self, header: Header, payload: memoryview) -> None:
@@ -166,6 +175,8 @@ class ProcessSession:
         except Error as exc:
             self._fail(exc)
             self._pulse.beat()
+            return
+        if self._closed:
             return
         self._socket = socket
         self._stream = socket.open(self, native.encode(self._next_opening()))
@@ -229,7 +240,7 @@ class ProcessSession:
 
     def _needed(self) -> bool:
         """Tell whether anything of this process is still to come that somebody may want."""
-        return self._error is None and (self.exit is None or self._reading > 0)
+        return self._error is None and not self._closed and (self.exit is None or self._reading > 0)
 
     def _let_go(self) -> None:
         """Close the stream when the process has ended and nothing of its output is being read.

@@ -10,6 +10,7 @@ from skerry.engine.apps import Apps
 from skerry.engine.files import Files
 from skerry.engine.image_retention import ImageBounds, ImageRetention
 from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store
+from skerry.engine.logs import Logs
 from skerry.engine.processes import Processes
 from skerry.engine.retention import Bounds, Retention
 from skerry.engine.sandboxes import Sandboxes
@@ -26,6 +27,7 @@ class Engine:
     images: Images
     sandboxes: Sandboxes
     processes: Processes
+    logs: Logs
     files: Files
     trust: Trust
     retention: Retention
@@ -59,6 +61,7 @@ def assemble(
     def in_use() -> Collection[ImageId]:
         return {*sandboxes.images_in_use(), *images.in_use()}
 
+    processes = Processes(sandboxes=sandboxes)
     image_retention = None
     if image_files is not None:
         image_retention = ImageRetention(
@@ -68,7 +71,8 @@ def assemble(
         apps=Apps(store=store),
         images=images,
         sandboxes=sandboxes,
-        processes=Processes(sandboxes=sandboxes),
+        processes=processes,
+        logs=Logs(processes=processes),
         files=Files(sandboxes=sandboxes),
         trust=Trust(),
         retention=Retention(store=store, nodes=nodes, clock=clock, bounds=bounds),

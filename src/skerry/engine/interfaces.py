@@ -43,6 +43,15 @@ class Output(Protocol):
     @property
     def ended(self) -> bool: ...
 
+    async def read_old(self, offset: int, limit: int) -> tuple[int, bytes]:
+        """Return what is kept at `offset`, or at `base` if that is later, and the offset at which it begins."""
+
+    def times(self, offset: int) -> Sequence[tuple[int, float]]:
+        """Return when the bytes from `offset` on came: pairs of offset and Unix seconds, the first for `offset`."""
+
+    def offset_at(self, when: float) -> int:
+        """Return where the bytes begin that came at a time or later, to the second; `end` if none did."""
+
     def follow(self, offset: int) -> AsyncIterator[tuple[int, bytes | memoryview]]:
         """Yield `(offset, bytes)` from `offset`, or from `base` if that is later, until the channel has ended."""
 

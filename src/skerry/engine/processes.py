@@ -43,7 +43,9 @@ class Processes:
         view = self._sandboxes.get(sandbox)
         if process == ENTRYPOINT:
             if view.entrypoint is None:
-                raise NotFoundError(f"sandbox {sandbox} has no entrypoint; it was created without a command")
+                raise NotFoundError(
+                    f"sandbox {sandbox} has no entrypoint, it was created without a command; name one of its processes"
+                )
             process = view.entrypoint
         return self._sandboxes.node_of(sandbox).process(sandbox, ProcessId(process))
 

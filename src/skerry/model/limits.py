@@ -37,6 +37,8 @@ TERM_CHARS = 64
 # Output
 OUTPUT_PROCESS_BYTES = 1 * GIB
 OUTPUT_SANDBOX_BYTES = 4 * GIB
+LOG_TAIL_LINES = 1_000_000
+LOG_TAIL_BYTES = 16 * MIB  # in which the last lines are looked for
 
 # Files
 FILE_READ_BYTES = 5 * GIB

@@ -113,6 +113,24 @@ class ProcessView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptOutput:
+    """One output channel of a process as it is kept at a moment: 1 is stdout, 2 stderr.
+
+    `start` is where what was asked for begins, at `base` or behind it; `cut` says that it is in the middle of a line
+    because the line is longer than is looked for. `times` tells when the bytes from `start` on came, as pairs of offset
+    and Unix seconds.
+    """
+
+    channel: int
+    base: int
+    start: int
+    end: int
+    ended: bool
+    cut: bool = False
+    times: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileEntry:
     """One entry of a sandbox's file system. `mode` is the whole st_mode; `modified` Unix seconds."""
 

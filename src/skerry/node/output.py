@@ -33,12 +33,15 @@ class ProcessOutput:
     Its kept bytes count in `quota` from the beginning until `remove`.
     """
 
-    def __init__(self, folder: Path, name: str, *, quota: SandboxQuota, limit: int = PROCESS_BYTES) -> None:
+    def __init__(
+        self, folder: Path, name: str, *, quota: SandboxQuota, began: float = 0.0, limit: int = PROCESS_BYTES
+    ) -> None:
         self._name = name
         self._quota = quota
         self._limit = limit
         self._logs = {
-            channel: OutputLog(folder / f"{name}.{channel}", on_read=self._on_read) for channel in (STDOUT, STDERR)
+            channel: OutputLog(folder / f"{name}.{channel}", began=began, on_read=self._on_read)
+            for channel in (STDOUT, STDERR)
         }
         self._granted: dict[int, int] = {}
         self._wake: Callable[[int], None] | None = None

@@ -15,9 +15,12 @@ import ctypes
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
+
+from skerry.node.output_times import OutputTimes
 
 CHUNK_BYTES: Final = 256 << 10
 """What a reader gets at once."""
@@ -39,11 +42,12 @@ class OutputLog:
     """Bytes from `base` to `end`, appended by one writer and followed by any number of readers.
 
     Opening it again after the server was killed finds what was stored before. `on_read` is called whenever a reader
-    has read on or gone away.
+    has read on or gone away. `began` is when its first byte can have come, in Unix seconds.
     """
 
-    def __init__(self, path: Path, *, on_read: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, *, began: float = 0.0, on_read: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._times = OutputTimes(path.with_name(f"{path.name}.times"), began=began)
         self._on_read = on_read
         self._fd = -1
         self._followers: set[Follower] = set()
@@ -87,6 +91,7 @@ class OutputLog:
         """Store bytes behind `end`. What the disk does not take waits in memory for `retry`; the error is returned."""
         if self._ending:
             raise ValueError(f"the output {self._path.name} has ended; nothing can be appended to it")
+        self._times.note(self.end + self.pending, time.time())
         if self._pending:
             self._pending.extend(map(bytes, parts))
             return None
@@ -125,6 +130,15 @@ class OutputLog:
             return self._forgotten()
         return start, await asyncio.get_running_loop().run_in_executor(None, _pread_and_close, fd, size, start)
 
+    def times(self, offset: int) -> list[tuple[int, float]]:
+        """Return when the bytes from `offset` on came: where the time is another one, and which, to the second."""
+        return [(at, when) for at, when in self._times.since(offset) if at < self.end or at == offset]
+
+    def offset_at(self, when: float) -> int:
+        """Return where the bytes begin that came at a time or later, to the second."""
+        found = self._times.at(when)
+        return self.end if found is None else max(self.base, min(found, self.end))
+
     def follow(self, offset: int = 0) -> Follower:
         """Return a reader that is attached from now on: iterate over it, and close it."""
         follower = Follower(self, max(offset, 0))
@@ -161,6 +175,7 @@ class OutputLog:
         """Delete the file; readers come to the end."""
         self.close()
         self._path.unlink(missing_ok=True)
+        self._times.remove()
         self.base = self.end
         self.ended = self._ending = True
         self._wake_readers()

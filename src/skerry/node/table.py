@@ -102,7 +102,7 @@ class ProcessTable:
         """
         channels = channels_of(op)
         link.check()
-        process = NodeProcess(view, self._output(view.id, channels))
+        process = NodeProcess(view, self._output(view.id, channels, view.started_at))
         self._processes[view.id] = process
         self._on_process_start(process)
         # Before the agent hears of it, so that a successor of ours knows every stream that the agent may tell.
@@ -138,9 +138,9 @@ class ProcessTable:
             raise process_error(refusal) from refusal
         self._drop_oldest()
 
-    def _output(self, process: ProcessId, channels: Sequence[int]) -> ProcessOutput:
+    def _output(self, process: ProcessId, channels: Sequence[int], began: float) -> ProcessOutput:
         """Return the output of a process, of which channels that it does not have have ended."""
-        output = ProcessOutput(self.folder, process, quota=self._quota)
+        output = ProcessOutput(self.folder, process, quota=self._quota, began=began)
         for channel in {STDOUT, STDERR} - set(channels):
             output.end(channel)
         return output
@@ -198,7 +198,7 @@ class ProcessTable:
                 started_at=entry.at,
                 terminal=entry.terminal,
             )
-            output = self._output(entry.process, entry.channels)
+            output = self._output(entry.process, entry.channels, entry.at)
             self._processes[entry.process] = NodeProcess(view, output)
             self._streams[entry.stream] = entry.process
             self._deadlines[entry.process] = entry.deadline

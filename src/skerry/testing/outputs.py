@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
 BOUND: Final = 64 << 20
+STEP_S: Final = 1.0
 
 
 class MemoryOutput:
     """One channel. At the bound it waits for a reader if there is one, and else drops its oldest bytes."""
 
-    def __init__(self, *, bound: int = BOUND) -> None:
+    def __init__(self, *, now: Callable[[], float] = time.time, bound: int = BOUND) -> None:
+        self._now = now
         self._bound = bound
+        self._times = [(0, now())]
         self._chunks: deque[tuple[int, bytes]] = deque()
         self._changed = asyncio.Condition()
         self._readers: dict[object, int] = {}
@@ -28,6 +32,8 @@ class MemoryOutput:
         async with self._changed:
             await self._changed.wait_for(self._has_room)
             self._chunks.append((self.end, data))
+            if self._now() - self._times[-1][1] >= STEP_S:
+                self._times.append((self.end, self._now()))
             self.end += len(data)
             while self.end - self.base > self._bound:
                 self._drop()
@@ -38,6 +44,18 @@ class MemoryOutput:
         async with self._changed:
             self.ended = True
             self._changed.notify_all()
+
+    async def read_old(self, offset: int, limit: int) -> tuple[int, bytes]:
+        start = max(offset, self.base)
+        kept = b"".join(data for _, data in self._chunks)
+        return start, kept[start - self.base :][: max(0, limit)]
+
+    def times(self, offset: int) -> list[tuple[int, float]]:
+        first = max(index for index, (at, _) in enumerate(self._times) if at <= offset)
+        return [(max(at, offset), when) for at, when in self._times[first:]]
+
+    def offset_at(self, when: float) -> int:
+        return next((max(at, self.base) for at, noted in self._times if noted + STEP_S > when), self.end)
 
     async def follow(self, offset: int) -> AsyncIterator[tuple[int, bytes | memoryview]]:
         """Yield `(offset, bytes)` from `offset`, or from `base` if that is later, until the channel has ended."""

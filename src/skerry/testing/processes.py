@@ -32,7 +32,7 @@ class FakeProcess:
         self.workdir = spec.workdir or "/"
         self._files = files
         self._clock = clock
-        self._outputs = {1: MemoryOutput(), 2: MemoryOutput()}
+        self._outputs = {channel: MemoryOutput(now=clock.now) for channel in (1, 2)}
         self._stdin = bytearray()
         self._stdin_taken = 0
         self._stdin_ended = spec.stdin == "null"

@@ -12,6 +12,7 @@ from skerry.client import terminals, words
 from skerry.client._async.apps import App
 from skerry.client._async.filesystem import SandboxFilesystem
 from skerry.client._async.images import Image
+from skerry.client._async.logs import SandboxLogs
 from skerry.client._async.processes import ContainerProcess, resize
 from skerry.client._async.streams import StreamReader, StreamWriter
 from skerry.client._core import arguments, views
@@ -24,7 +25,7 @@ from skerry.model import limits
 from skerry.model.errors import InvalidError, NotFoundError, SandboxTerminatedError, SandboxTimeoutError
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import PROCESS, SANDBOX, is_id
-from skerry.model.sandboxes import SandboxView
+from skerry.model.sandboxes import ProcessView, SandboxView
 from skerry.model.specs import Terminal
 from skerry.model.text import printable
 from skerry.wire import native
@@ -169,6 +170,11 @@ class Sandbox:
         return self._filesystem
 
     @property
+    def logs(self) -> SandboxLogs:
+        """What its processes have written, for as long as it is kept."""
+        return SandboxLogs(self._client, self.object_id)
+
+    @property
     def stdin(self) -> StreamWriter:
         """The entrypoint's input."""
         if self._stdin is None:
@@ -198,6 +204,11 @@ class Sandbox:
         while self._view.exit is None:
             await self._refresh("wait", query={"timeout": WAIT_S})
         _raise_for(self.object_id, self._view.exit, raise_on_termination)
+
+    async def processes(self) -> tuple[ProcessView, ...]:
+        """Return what is known of its processes, running and ended, in the order of their start."""
+        connection = await self._client.connection()
+        return views.processes(await connection.call("GET", path("sandboxes", self.object_id, "processes")))
 
     async def resize_pty(self, rows: int, columns: int) -> None:
         """Resize the terminal of the entrypoint (`pty=True`), and tell what runs in it."""

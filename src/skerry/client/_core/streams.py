@@ -26,10 +26,11 @@ class Incoming:
     holds back its own stream alone.
     """
 
-    def __init__(self) -> None:
-        self.received = 0
-        self.taken = 0
-        self.limit = 0
+    def __init__(self, offset: int = 0) -> None:
+        """Begin at `offset`: what lies before it is not asked for, and not missed."""
+        self.received = offset
+        self.taken = offset
+        self.limit = offset
         self.dropped = 0
         self.ended = False
         self._chunks: deque[bytes] = deque()

@@ -9,7 +9,7 @@ import msgspec
 
 from skerry.model.errors import Error, InternalError, from_wire
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
-from skerry.model.sandboxes import ImageView, ProcessView, SandboxView
+from skerry.model.sandboxes import ImageView, KeptOutput, ProcessView, SandboxView
 from skerry.wire import native
 
 T = TypeVar("T")
@@ -23,6 +23,15 @@ def sandbox(answer: object) -> SandboxView:
 
 def process(answer: object) -> ProcessView:
     return _convert(answer, ProcessView)
+
+
+def processes(answer: object) -> tuple[ProcessView, ...]:
+    return _convert(_field(answer, "processes"), tuple[ProcessView, ...])
+
+
+def output(answer: object) -> tuple[str, tuple[KeptOutput, ...]]:
+    """Return the id of a process and what is kept of its channels."""
+    return _convert(_field(answer, "process"), str), _convert(_field(answer, "channels"), tuple[KeptOutput, ...])
 
 
 def image(answer: object) -> ImageView:
@@ -62,8 +71,12 @@ def _is_sandbox_reason(told: Mapping[str, Any]) -> bool:
     return told.get("reason") in set(SandboxReason)
 
 
+def _field(answer: object, name: str) -> object:
+    return answer.get(name) if isinstance(answer, Mapping) else None
+
+
 def _convert(answer: object, kind: type[T]) -> T:
     try:
         return msgspec.convert(answer, kind)
     except msgspec.ValidationError as exc:
-        raise InternalError(f"the server's {kind.__name__} cannot be read: {exc}; {_HINT}") from exc
+        raise InternalError(f"the server's {getattr(kind, '__name__', kind)} cannot be read: {exc}; {_HINT}") from exc

@@ -12,13 +12,14 @@ from skerry.client._core.timings import Timings
 from skerry.client._sync.apps import App
 from skerry.client._sync.filesystem import SandboxFilesystem
 from skerry.client._sync.images import Image
+from skerry.client._sync.logs import SandboxLogs
 from skerry.client._sync.processes import ContainerProcess
 from skerry.client._sync.streams import StreamReader, StreamWriter
 from skerry.client.client import Client
 from skerry.client.facade import Facade, IterMethod, Method, dual, unwrap
 from skerry.client.stream_type import StreamType
 from skerry.model.exits import SandboxExit
-from skerry.model.sandboxes import SandboxView
+from skerry.model.sandboxes import ProcessView, SandboxView
 
 
 class _Sandbox_exec:
@@ -297,6 +298,11 @@ class Sandbox(Facade[source.Sandbox]):
         return SandboxFilesystem._wrap(self._inner.filesystem)
 
     @property
+    def logs(self) -> SandboxLogs:
+        """What its processes have written, for as long as it is kept."""
+        return SandboxLogs._wrap(self._inner.logs)
+
+    @property
     def stdin(self) -> StreamWriter:
         """The entrypoint's input."""
         return StreamWriter._wrap(self._inner.stdin)
@@ -319,6 +325,11 @@ class Sandbox(Facade[source.Sandbox]):
         and `raise_on_termination` is set.
         """
         await self._inner.wait(raise_on_termination)
+
+    @dual
+    async def processes(self) -> tuple[ProcessView, ...]:
+        """Return what is known of its processes, running and ended, in the order of their start."""
+        return await self._inner.processes()
 
     @dual
     async def resize_pty(self, rows: int, columns: int) -> None:

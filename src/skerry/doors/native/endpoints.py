@@ -94,6 +94,13 @@ async def wait_process(call: Call) -> payloads.ProcessAnswer:
     return rendering.process(view or processes.get(*where).view)
 
 
+async def find_output(call: Call) -> payloads.OutputAnswer:
+    sandbox, process = _sandbox(call), call.path["process"]
+    kept = await call.engine.logs.find(sandbox, process, tail=call.query.tail, since=call.query.since)
+    identifier = call.engine.processes.get(sandbox, process).view.id
+    return payloads.OutputAnswer(process=identifier, channels=tuple(kept))
+
+
 async def signal_process(call: Call) -> payloads.Nothing:
     where = _sandbox(call), call.path["process"]
     await call.engine.processes.signal(*where, call.body.signal, idempotency_key=call.idempotency_key)
@@ -200,6 +207,14 @@ ENDPOINTS: Final[Sequence[Endpoint]] = (
         wait_process,
         query=payloads.WaitQuery,
         answer=payloads.ProcessAnswer,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/sandboxes/{sandbox}/processes/{process}/output",
+        "What is kept of the output of a process, and where in it the last lines, or those since a time, begin",
+        find_output,
+        query=payloads.OutputQuery,
+        answer=payloads.OutputAnswer,
     ),
     Endpoint(
         "POST",

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from skerry.model import limits
 from skerry.model.exits import ProcessExit, SandboxExit
-from skerry.model.sandboxes import SandboxState, Stage
+from skerry.model.sandboxes import KeptOutput, SandboxState, Stage
 from skerry.model.specs import ImageDefinition, Isolation, NetworkPolicy, Resources, Terminal
 
 
@@ -195,6 +195,18 @@ class ProcessAnswer(Answer, frozen=True, kw_only=True):
 
 class ProcessesAnswer(Answer, frozen=True, kw_only=True):
     processes: tuple[ProcessAnswer, ...]
+
+
+class OutputQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    tail: int | None = None
+    since: float | None = None
+
+
+class OutputAnswer(Answer, frozen=True, kw_only=True):
+    """What is kept of each channel of a process, and where in it what was asked for begins."""
+
+    process: str
+    channels: tuple[KeptOutput, ...]
 
 
 class SignalBody(Body, frozen=True, kw_only=True):
