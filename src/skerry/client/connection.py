@@ -203,9 +203,9 @@ class Connection:
 
 
 def _request(method: str, target: str, body: object, query: dict[str, object] | None, key: str | None) -> Request:
-    chosen = {name: str(value) for name, value in (query or {}).items() if value is not None}
+    chosen = {name: value for name, value in (query or {}).items() if value is not None}
     headers = {} if key is None else {"Idempotency-Key": key}
     if body is not None:
         headers["Content-Type"] = "application/json"
     encoded = b"" if body is None else msgspec.json.encode(body)
-    return Request(method, target + ("?" + urlencode(chosen) if chosen else ""), encoded, headers)
+    return Request(method, target + ("?" + urlencode(chosen, doseq=True) if chosen else ""), encoded, headers)

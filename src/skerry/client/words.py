@@ -15,6 +15,8 @@ from skerry.model.errors import UnimplementedError
 SANDBOX_FIELDS: Final[Mapping[str, str]] = {
     "args": "entrypoint",
     "app": "app",
+    "name": "name",
+    "tags": "tags",
     "image": "image",
     "env": "env",
     "timeout": "lifetime_s",
@@ -55,8 +57,6 @@ SANDBOX_IDLE: Final[Mapping[str, str]] = {
     "gpu": "the engine does not pass GPUs to sandboxes yet",
     "cloud": _NO_CLOUD,
     "region": _NO_CLOUD,
-    "name": "named sandboxes are not there yet; keep the sandbox's object_id",
-    "tags": "tags are not there yet",
     "secrets": _NO_SECRETS,
     "network_file_systems": _NO_STORAGE,
     "volumes": _NO_STORAGE,
@@ -85,9 +85,9 @@ EXEC_IDLE: Final[Mapping[str, str]] = {
     "pty_info": _OLD_TERMINAL,
     "_pty_info": _OLD_TERMINAL,
 }
-LIST_IDLE: Final[Mapping[str, str]] = {"tags": "tags are not there yet"}
+FROM_NAME_IDLE: Final[Mapping[str, str]] = {"environment_name": _NO_ENVIRONMENTS}
 APP_IDLE: Final[Mapping[str, str]] = {
-    "tags": "tags are not there yet",
+    "tags": "an app has none; give them to Sandbox.create",
     "image": "pass image= to Sandbox.create",
     "secrets": _NO_SECRETS,
     "volumes": _NO_STORAGE,

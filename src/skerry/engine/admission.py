@@ -10,6 +10,7 @@ from skerry.engine.interfaces import NodeView
 from skerry.model import limits
 from skerry.model.errors import InvalidError
 from skerry.model.guestpath import parse_guest_path
+from skerry.model.ids import SANDBOX, is_id
 from skerry.model.specs import ExecSpec, Resources, SandboxSpec, Terminal
 
 _STDIO = {"stdin": ("pipe", "null"), "stdout": ("pipe", "null"), "stderr": ("pipe", "null", "stdout")}
@@ -38,6 +39,9 @@ def admit(spec: SandboxSpec, machine: NodeView) -> SandboxSpec:
     _check_user(spec.user)
     if spec.terminal is not None:
         _check_terminal(spec.terminal)
+    if spec.name is not None:
+        _check_sandbox_name(spec.name)
+    check_tags(spec.tags)
     return replace(spec, workdir=_workdir(spec.workdir))
 
 
@@ -74,13 +78,38 @@ def check_size(rows: int, columns: int) -> None:
 
 def check_name(name: str, *, what: str) -> str:
     """Return a name for people: letters, digits, `-`, `_`, `.`, at most 64 characters; raises InvalidError."""
-    fitting = name.isascii() and all(char.isalnum() or char in "-_." for char in name)
-    if not name or len(name) > limits.NAME_CHARS or not fitting:
+    if not name or len(name) > limits.NAME_CHARS or not _plain(name):
         raise InvalidError(
             f"{what} {name[: limits.NAME_CHARS + 1]!r} is not a name; "
             f"use 1 to {limits.NAME_CHARS} letters, digits, '-', '_' or '.'"
         )
     return name
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raise InvalidError for tags that are too many or too long, or that a terminal could not show as they are."""
+    if len(tags) > limits.TAGS_MAX:
+        raise InvalidError(f"these are {len(tags)} tags; a sandbox has at most {limits.TAGS_MAX}")
+    for key, value in tags.items():
+        if not key or len(key) > limits.TAG_KEY_CHARS or not _plain(key):
+            raise InvalidError(
+                f"{key[: limits.TAG_KEY_CHARS + 1]!r} cannot be the key of a tag; "
+                f"use 1 to {limits.TAG_KEY_CHARS} letters, digits, '-', '_' or '.'"
+            )
+        if len(value) > limits.TAG_VALUE_CHARS or not value.isprintable():
+            raise InvalidError(
+                f"the tag {key!r} cannot have the value {value[: limits.TAG_VALUE_CHARS + 1]!r}; "
+                f"use at most {limits.TAG_VALUE_CHARS} printable characters"
+            )
+
+
+def _check_sandbox_name(name: str) -> None:
+    if is_id(check_name(name, what="sandbox name"), SANDBOX):
+        raise InvalidError(f"the sandbox name {name!r} has the form of a sandbox's id; take another one")
+
+
+def _plain(text: str) -> bool:
+    return text.isascii() and all(char.isalnum() or char in "-_." for char in text)
 
 
 def _check_seconds(what: str, seconds: float, most: float) -> None:

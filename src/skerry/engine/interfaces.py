@@ -271,10 +271,16 @@ class Store(Protocol):
     """Rows that outlive the server. Calls are short and synchronous for reads, committed when a write returns."""
 
     async def put_sandbox(self, view: SandboxView, *, idempotency_key: str | None = None) -> SandboxView:
-        """Insert it, or return the sandbox that was made with the same key. What `host_access` holds is not stored."""
+        """Insert it, or return the sandbox that was made with the same key. What `host_access` holds is not stored.
+
+        Raises AlreadyExistsError if another sandbox of the app has the name and has not ended.
+        """
 
     async def update_sandbox(self, view: SandboxView) -> None:
-        """Replace the row; a sandbox without one raises NotFoundError."""
+        """Replace the row, but for its tags; a sandbox without one raises NotFoundError."""
+
+    async def set_tags(self, sandbox: SandboxId, tags: Mapping[str, str]) -> None:
+        """Replace the tags; a sandbox without a row raises NotFoundError."""
 
     def sandbox(self, sandbox: SandboxId) -> SandboxView | None: ...
 
@@ -292,6 +298,8 @@ class Store(Protocol):
         """Delete the row, and with it the idempotency key; deleting it again changes nothing."""
 
     async def app(self, name: str, *, create: bool) -> AppId | None: ...
+
+    def app_name(self, app: AppId) -> str | None: ...
 
     async def put_image(self, view: ImageView, definition: ImageDefinition) -> None: ...
 

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from skerry.engine.admission import admit, default_resources
+from skerry.engine.admission import admit, check_tags, default_resources
 from skerry.engine.interfaces import Clock, Images, Launch, NodeHandle, NodeView, SandboxEnded, Started, Store
 from skerry.engine.live import Live, ended_error, way
-from skerry.engine.placement import NoCapacity, place
+from skerry.engine.placement import Places
+from skerry.engine.requests import asked, check_key, without_access
 from skerry.engine.tasks import Tasks
 from skerry.model import ids as prefixes
 from skerry.model.errors import (
@@ -29,13 +30,12 @@ from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import Ids, ImageId, NodeId, ProcessId, SandboxId
 from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView
-from skerry.model.specs import HostAccess, Resources, SandboxSpec
+from skerry.model.specs import Resources, SandboxSpec
 from skerry.model.text import escaped
 
 log = Events("skerry.engine")
 
 LIST_MAX = 1000
-KEY_CHARS = 256
 # Two sandboxes never share a time of creation, so that a list can be continued strictly before one.
 _TICK_S = 1e-6
 # A node that knows of an end tells it at once.
@@ -54,7 +54,7 @@ class Sandboxes:
         self._clock = clock
         self._ids = ids
         self._live: dict[SandboxId, Live] = {}
-        self._placed: dict[SandboxId, tuple[NodeId, Resources]] = {}
+        self._places = Places(nodes)
         self._last_created = 0.0
         self._tasks: Tasks | None = None
 
@@ -83,11 +83,12 @@ class Sandboxes:
     async def create(self, spec: SandboxSpec, *, idempotency_key: str | None = None) -> SandboxView:
         """Return the sandbox once it runs; with a key that was used before, what the first call made.
 
-        Raises InvalidError, NotFoundError (image), ResourceExhaustedError at once, StartFailedError.
+        Raises InvalidError, NotFoundError (image, app), AlreadyExistsError (name) and ResourceExhaustedError at once,
+        StartFailedError.
         """
         spec = admit(spec, self._largest_node())
         if idempotency_key is not None:
-            _check_key(idempotency_key)
+            check_key(idempotency_key)
             first = self._store.sandbox_by_key(idempotency_key)
             if first is not None:
                 return await self._outcome(first, spec)
@@ -100,7 +101,7 @@ class Sandboxes:
         view = live.view if live else self._store.sandbox(sandbox)
         if view is None:
             raise NotFoundError(
-                f"there is no sandbox {escaped(sandbox, limit=64)!r}; ended ones are removed after a day"
+                f"there is no sandbox {escaped(sandbox, limit=64)!r}; an ended one is forgotten after some time"
             )
         return self._shown(view)
 
@@ -147,6 +148,16 @@ class Sandboxes:
         with self._nodes[live.view.node].use(sandbox):
             yield
 
+    async def set_tags(self, sandbox: SandboxId, tags: Mapping[str, str]) -> SandboxView:
+        """Replace the tags of a sandbox, running or ended, and return it; raises NotFoundError, InvalidError."""
+        check_tags(tags)
+        self.get(sandbox)
+        await self._store.set_tags(sandbox, tags)
+        live = self._live.get(sandbox)
+        if live is not None:
+            live.move(spec=replace(live.view.spec, tags=dict(tags)))
+        return self.get(sandbox)
+
     def node_of(self, sandbox: SandboxId) -> NodeHandle:
         """Return the node that has this sandbox, or had it and keeps its output; raises NotFoundError."""
         view = self.get(sandbox)
@@ -171,16 +182,18 @@ class Sandboxes:
         """Place the sandbox, write its row and begin its start; or return the one that the key made meanwhile."""
         image = self._images.root(spec.image)
         sandbox = SandboxId(self._ids.new(prefixes.SANDBOX))
-        node = self._place(sandbox, spec.resources)
+        app_name = self._app_name(spec)
+        node = self._places.take(sandbox, spec.resources)
         command = spec.entrypoint or image.config.command
         entrypoint = ProcessId(self._ids.new(prefixes.PROCESS)) if command else None
         live = Live(
             SandboxView(
                 id=sandbox,
-                spec=_without_access(spec),
+                spec=without_access(spec),
                 state=SandboxState.PENDING,
                 node=node,
                 created_at=self._next_created(),
+                app_name=app_name,
                 entrypoint=entrypoint,
             )
         )
@@ -198,33 +211,13 @@ class Sandboxes:
         self._owner().start(self._start(live, launch), name=f"start of {sandbox}")
         return live
 
-    def _place(self, sandbox: SandboxId, ask: Resources) -> NodeId:
-        """Choose a node and hold the room there until the node counts it itself."""
-        chosen = place(ask, [self._with_placed(node.view()) for node in self._nodes.values()])
-        if isinstance(chosen, NoCapacity):
-            raise ResourceExhaustedError(
-                f"the machine has no room for this sandbox: {chosen}; terminate others or ask for less",
-                missing={name: dict(lack) for name, lack in chosen.missing.items()},
-            )
-        self._placed[sandbox] = (chosen, ask)
-        return chosen
-
-    def _with_placed(self, view: NodeView) -> NodeView:
-        placed = [ask for node, ask in self._placed.values() if node == view.id]
-        return replace(
-            view,
-            reserved_cpus=view.reserved_cpus + sum(ask.cpu for ask in placed),
-            reserved_memory_mib=view.reserved_memory_mib + sum(ask.memory_mib for ask in placed),
-            sandboxes=view.sandboxes + len(placed),
-        )
-
     def _withdraw(self, live: Live) -> None:
-        self._placed.pop(live.view.id, None)
+        self._places.release(live.view.id)
         self._live.pop(live.view.id, None)
 
     async def _start(self, live: Live, launch: Launch) -> None:
         node = self._nodes[live.view.node]
-        self._placed.pop(live.view.id, None)  # from here on the node counts it
+        self._places.release(live.view.id)  # from here on the node counts it
         try:
             started = await node.start(launch)
         except ResourceExhaustedError as exc:
@@ -269,7 +262,7 @@ class Sandboxes:
 
     async def _outcome(self, view: SandboxView, spec: SandboxSpec) -> SandboxView:
         """Return what came of a create, once that is known."""
-        if _without_access(view.spec) != _without_access(spec):
+        if asked(view.spec) != asked(spec):
             raise InvalidError(f"the idempotency key was used for another request, which made {view.id}; use a new key")
         live = self._live.get(view.id)
         if live is None:
@@ -323,7 +316,7 @@ class Sandboxes:
         else:
             self._withdraw(live)
         finally:
-            self._placed.pop(live.view.id, None)
+            self._places.release(live.view.id)
             live.ended.set()
         log.info(
             "sandbox.ended",
@@ -392,6 +385,14 @@ class Sandboxes:
             return view
         return replace(view, idle_since=self._nodes[view.node].idle_since(view.id))
 
+    def _app_name(self, spec: SandboxSpec) -> str | None:
+        if spec.app is None:
+            return None
+        name = self._store.app_name(spec.app)
+        if name is None:
+            raise NotFoundError(f"there is no app {escaped(spec.app, limit=64)!r}; create it, or leave it out")
+        return name
+
     def _owner(self) -> Tasks:
         if self._tasks is None:
             raise ServerUnavailableError("the server is not running yet; try again")
@@ -422,15 +423,3 @@ def _created(view: SandboxView) -> SandboxView:
         why = view.exit.evidence if view.exit else "the start failed"
         raise StartFailedError(f"sandbox {view.id} did not start: {escaped(why)}; create another one", sandbox=view.id)
     return view
-
-
-def _without_access(spec: SandboxSpec) -> SandboxSpec:
-    """Return the spec as it is shown and kept: what the caller's machine has stays with the launch alone."""
-    return replace(spec, host_access=HostAccess())
-
-
-def _check_key(key: str) -> None:
-    if not 1 <= len(key) <= KEY_CHARS or not key.isascii() or not key.isprintable():
-        raise InvalidError(
-            f"an idempotency key has 1 to {KEY_CHARS} printable ASCII characters; use a UUID, for example"
-        )

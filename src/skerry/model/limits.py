@@ -23,6 +23,9 @@ SHM_DEFAULT_MIB = 64  # /dev/shm
 PROCESSES_DEFAULT = 1024  # processes and threads at once in a sandbox
 CONNECTIONS_MAX = 4096  # tracked network connections of a sandbox
 NAME_CHARS = 64
+TAGS_MAX = 32
+TAG_KEY_CHARS = 63  # as Modal counts
+TAG_VALUE_CHARS = 256
 
 # Processes
 ARGV_BYTES = 64 * KIB  # with a NUL each, as Modal counts

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from skerry.model.errors import AlreadyExistsError
 from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.ids import AppId, ImageId, NodeId, ProcessId, SandboxId
 from skerry.model.specs import SandboxSpec
@@ -61,6 +62,7 @@ class SandboxView:
     state: SandboxState
     node: NodeId
     created_at: float
+    app_name: str | None = None
     started_at: float | None = None
     ended_at: float | None = None
     exit: SandboxExit | None = None
@@ -83,12 +85,23 @@ class SandboxView:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxFilter:
-    """Which sandboxes to list: newest first, created strictly before `before`."""
+    """Which sandboxes to list: newest first, created strictly before `before`, with at least these tags."""
 
     app: AppId | None = None
+    name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
     include_ended: bool = False
     before: float | None = None
     limit: int = 100
+
+
+def name_taken(wanted: SandboxView, holder: SandboxId) -> AlreadyExistsError:
+    """Return the error for a sandbox whose name another one has that has not ended."""
+    where = "outside all apps" if wanted.app_name is None else f"in app {wanted.app_name!r}"
+    return AlreadyExistsError(
+        f"the name {wanted.spec.name!r} is in use {where} by sandbox {holder}; terminate that one or take another name",
+        sandbox=holder,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

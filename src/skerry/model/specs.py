@@ -82,11 +82,15 @@ class SandboxSpec:
     """A sandbox to create. `entrypoint` empty means the image's command, or none: it then waits for its lifetime.
 
     `terminal` is the entrypoint's. `idle_timeout_s` None means that only the lifetime ends what nobody uses.
+    `terminal` is the entrypoint's. `name` is its own among the sandboxes of its app that have not ended; `tags` are the
+    caller's, and may be changed later.
     """
 
     image: ImageId
     entrypoint: tuple[str, ...] = ()
     app: AppId | None = None
+    name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str | None = None
     user: str = "root"

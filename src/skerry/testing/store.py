@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from skerry.model.errors import NotFoundError
 from skerry.model.ids import APP, AppId, Ids, ImageId, SandboxId
-from skerry.model.sandboxes import EndedRow, ImageView, SandboxFilter, SandboxView
+from skerry.model.sandboxes import EndedRow, ImageView, SandboxFilter, SandboxView, name_taken
 from skerry.model.specs import HostAccess, ImageDefinition
 
 
@@ -30,6 +30,11 @@ class MemoryStore:
             known = self.sandbox_by_key(idempotency_key)
             if known is not None:
                 return known
+        if view.spec.name is not None:
+            for holder in self.live_sandboxes():
+                if (holder.spec.app, holder.spec.name) == (view.spec.app, view.spec.name):
+                    raise name_taken(view, holder.id)
+        if idempotency_key is not None:
             self._keys[idempotency_key] = view.id
         self._sandboxes[view.id] = _kept(view)
         return view
@@ -37,7 +42,12 @@ class MemoryStore:
     async def update_sandbox(self, view: SandboxView) -> None:
         if view.id not in self._sandboxes:
             raise NotFoundError(f"there is no row of sandbox {view.id}")
-        self._sandboxes[view.id] = _kept(view)
+        self._sandboxes[view.id] = _tagged(_kept(view), self._sandboxes[view.id].spec.tags)
+
+    async def set_tags(self, sandbox: SandboxId, tags: Mapping[str, str]) -> None:
+        if sandbox not in self._sandboxes:
+            raise NotFoundError(f"there is no row of sandbox {sandbox}")
+        self._sandboxes[sandbox] = _tagged(self._sandboxes[sandbox], tags)
 
     async def delete_sandbox(self, sandbox: SandboxId) -> None:
         self._sandboxes.pop(sandbox, None)
@@ -57,6 +67,8 @@ class MemoryStore:
             for view in self._newest_first()
             if view.created_at < before
             and (which.app is None or view.spec.app == which.app)
+            and (which.name is None or view.spec.name == which.name)
+            and which.tags.items() <= view.spec.tags.items()
             and (which.include_ended or view.ended_at is None)
         ]
         return found[: which.limit]
@@ -77,6 +89,9 @@ class MemoryStore:
             self._apps[name] = AppId(self._ids.new(APP))
         return self._apps.get(name)
 
+    def app_name(self, app: AppId) -> str | None:
+        return next((name for name, known in self._apps.items() if known == app), None)
+
     async def put_image(self, view: ImageView, definition: ImageDefinition) -> None:
         self._images[view.id] = view
 
@@ -95,6 +110,10 @@ class MemoryStore:
 
     def _newest_first(self) -> Sequence[SandboxView]:
         return sorted(self._sandboxes.values(), key=lambda view: view.created_at, reverse=True)
+
+
+def _tagged(view: SandboxView, tags: Mapping[str, str]) -> SandboxView:
+    return replace(view, spec=replace(view.spec, tags=dict(tags)))
 
 
 def _kept(view: SandboxView) -> SandboxView:

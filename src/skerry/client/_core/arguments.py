@@ -52,6 +52,30 @@ def environment(env: Mapping[str, str | None] | None, *, call: str) -> dict[str,
     return clean
 
 
+def sandbox_name(value: object, *, call: str) -> str | None:
+    """Return the name of a sandbox; the server says which names there can be."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidError(f"{call}: name={value!r} is no string")
+    _utf8(value, f"{call}: name")
+    return value
+
+
+def tags(values: object, *, call: str) -> dict[str, str]:
+    """Return tags as the server takes them; raises InvalidError for what is no mapping of strings."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise InvalidError(f"{call}: tags={values!r}: give a dict of strings, such as {{'task': '42'}}")
+    for key, value in values.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidError(f"{call}: the tag {key!r}: {value!r} is not of strings; write str(...) around its parts")
+        _utf8(key, f"{call}: the key of a tag")
+        _utf8(value, f"{call}: the tag {key!r}")
+    return dict(values)
+
+
 def workdir(path: str | None, *, call: str) -> str | None:
     return None if path is None else parse_guest_path(str(path), what=f"{call}: workdir")
 

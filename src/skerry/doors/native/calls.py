@@ -20,6 +20,7 @@ from skerry.model.errors import InvalidError
 from skerry.wire.native import ErrorReply
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 JSON = "application/json"
 
@@ -110,8 +111,10 @@ def _decode(raw: bytes, kind: type[T]) -> T:
         raise InvalidError(f"the request's body is not what is expected here: {exc}") from exc
 
 
-def _query(request: Request, kind: type[T]) -> T:
-    given = {name: value for name, value in request.query_params.items() if value}
+def _query(request: Request, kind: type[S]) -> S:
+    lists = {field.name for field in msgspec.structs.fields(kind) if isinstance(field.default, tuple)}
+    params = request.query_params
+    given = {name: params.getlist(name) if name in lists else params[name] for name in params if params[name]}
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as exc:

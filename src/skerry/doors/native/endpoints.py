@@ -10,8 +10,7 @@ from typing import Final, TypeVar
 from skerry.doors.native import payloads, rendering
 from skerry.doors.native.builds import resolve_image
 from skerry.doors.native.calls import Call, Endpoint
-from skerry.model.ids import AppId, ImageId, SandboxId
-from skerry.model.sandboxes import SandboxFilter
+from skerry.model.ids import ImageId, SandboxId
 from skerry.version import version
 from skerry.wire.native import PROTOCOL
 
@@ -52,16 +51,8 @@ async def create_sandbox(call: Call) -> payloads.SandboxAnswer:
 
 
 async def list_sandboxes(call: Call) -> payloads.SandboxesAnswer:
-    query: payloads.SandboxesQuery = call.query
-    which = SandboxFilter(
-        app=None if query.app is None else AppId(query.app),
-        include_ended=query.include_ended,
-        before=query.before,
-        limit=query.limit,
-    )
-    return payloads.SandboxesAnswer(
-        sandboxes=tuple(rendering.sandbox(view) for view in call.engine.sandboxes.list(which))
-    )
+    views = call.engine.sandboxes.list(rendering.sandbox_filter(call.query))
+    return payloads.SandboxesAnswer(sandboxes=tuple(rendering.sandbox(view) for view in views))
 
 
 async def get_sandbox(call: Call) -> payloads.SandboxAnswer:
@@ -72,6 +63,10 @@ async def wait_sandbox(call: Call) -> payloads.SandboxAnswer:
     sandboxes = call.engine.sandboxes
     view = await _within(call.query.timeout, sandboxes.wait(_sandbox(call)))
     return rendering.sandbox(view or sandboxes.get(_sandbox(call)))
+
+
+async def set_sandbox_tags(call: Call) -> payloads.SandboxAnswer:
+    return rendering.sandbox(await call.engine.sandboxes.set_tags(_sandbox(call), call.body.tags))
 
 
 async def terminate_sandbox(call: Call) -> payloads.SandboxAnswer:
@@ -177,6 +172,14 @@ ENDPOINTS: Final[Sequence[Endpoint]] = (
         "Answer when the sandbox has ended, or after `timeout` seconds",
         wait_sandbox,
         query=payloads.WaitQuery,
+        answer=payloads.SandboxAnswer,
+    ),
+    Endpoint(
+        "PUT",
+        "/v1/sandboxes/{sandbox}/tags",
+        "Replace the tags of a sandbox, running or ended",
+        set_sandbox_tags,
+        body=payloads.TagsBody,
         answer=payloads.SandboxAnswer,
     ),
     Endpoint(

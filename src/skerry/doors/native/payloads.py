@@ -123,6 +123,8 @@ class SandboxBody(Body, frozen=True, kw_only=True):
     image: str
     entrypoint: tuple[str, ...] = ()
     app: str | None = None
+    name: str | None = None
+    tags: dict[str, str] = {}
     env: dict[str, str] = {}
     workdir: str | None = None
     user: str = "root"
@@ -141,6 +143,8 @@ class SpecAnswer(Answer, frozen=True, kw_only=True):
     image: str
     entrypoint: tuple[str, ...]
     app: str | None
+    name: str | None
+    tags: dict[str, str]
     env: dict[str, str]
     workdir: str | None
     user: str
@@ -158,6 +162,7 @@ class SandboxAnswer(Answer, frozen=True, kw_only=True):
     state: SandboxState
     node: str
     created_at: float
+    app_name: str | None
     started_at: float | None
     ended_at: float | None
     exit: SandboxExit | None
@@ -170,8 +175,16 @@ class SandboxesAnswer(Answer, frozen=True, kw_only=True):
     sandboxes: tuple[SandboxAnswer, ...]
 
 
+class TagsBody(Body, frozen=True, kw_only=True):
+    tags: dict[str, str]
+
+
 class SandboxesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Each `tag` is KEY=VALUE; it may be given several times, and all must fit."""
+
     app: str | None = None
+    name: str | None = None
+    tag: tuple[str, ...] = ()
     include_ended: bool = False
     before: float | None = None
     limit: int = 100

@@ -6,8 +6,9 @@ from dataclasses import asdict, fields, replace
 
 from skerry.doors.native import payloads
 from skerry.engine.trust import Trust
+from skerry.model.errors import InvalidError
 from skerry.model.ids import AppId, ImageId
-from skerry.model.sandboxes import ImageView, ProcessView, SandboxView
+from skerry.model.sandboxes import ImageView, ProcessView, SandboxFilter, SandboxView
 from skerry.model.specs import HostAccess, Resources, SandboxSpec, Terminal
 from skerry.model.text import escaped
 
@@ -40,6 +41,8 @@ def sandbox_spec(body: payloads.SandboxBody, defaults: Resources, trust: Trust) 
         image=ImageId(body.image),
         entrypoint=body.entrypoint,
         app=None if body.app is None else AppId(body.app),
+        name=body.name,
+        tags=body.tags,
         env=body.env,
         workdir=body.workdir,
         user=body.user,
@@ -51,6 +54,24 @@ def sandbox_spec(body: payloads.SandboxBody, defaults: Resources, trust: Trust) 
         isolation=body.isolation,
         host_access=host_access(body.host_access, trust),
     )
+
+
+def sandbox_filter(query: payloads.SandboxesQuery) -> SandboxFilter:
+    return SandboxFilter(
+        app=None if query.app is None else AppId(query.app),
+        name=query.name,
+        tags=dict(_tag(text) for text in query.tag),
+        include_ended=query.include_ended,
+        before=query.before,
+        limit=query.limit,
+    )
+
+
+def _tag(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise InvalidError(f"tag={text!r} is not of the form KEY=VALUE")
+    return key, value
 
 
 def _terminal(body: payloads.TerminalBody) -> Terminal:
@@ -65,6 +86,8 @@ def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
             image=spec.image,
             entrypoint=spec.entrypoint,
             app=spec.app,
+            name=spec.name,
+            tags=dict(spec.tags),
             env=dict(spec.env),
             workdir=spec.workdir,
             user=spec.user,
@@ -78,6 +101,7 @@ def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
         state=view.state,
         node=view.node,
         created_at=view.created_at,
+        app_name=view.app_name,
         started_at=view.started_at,
         ended_at=view.ended_at,
         exit=None if view.exit is None else replace(view.exit, evidence=escaped(view.exit.evidence)),

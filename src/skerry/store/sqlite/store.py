@@ -13,7 +13,15 @@ import msgspec
 from skerry.model.errors import InvalidError, NotFoundError
 from skerry.model.exits import SandboxExit
 from skerry.model.ids import APP, AppId, Ids, ImageId, NodeId, ProcessId, SandboxId
-from skerry.model.sandboxes import EndedRow, ImageView, SandboxFilter, SandboxState, SandboxView, Stage
+from skerry.model.sandboxes import (
+    EndedRow,
+    ImageView,
+    SandboxFilter,
+    SandboxState,
+    SandboxView,
+    Stage,
+    name_taken,
+)
 from skerry.model.specs import HostAccess, ImageDefinition, SandboxSpec
 from skerry.store.sqlite.database import Database, Write
 from skerry.store.sqlite.queries import load_queries
@@ -37,7 +45,7 @@ class SqliteStore:
     # Sandboxes
 
     async def put_sandbox(self, view: SandboxView, *, idempotency_key: str | None = None) -> SandboxView:
-        """Insert it, or return the sandbox that was made with the same key."""
+        """Insert it, or return the sandbox that was made with the same key; raises AlreadyExistsError."""
         row = {**_row(view), "idempotency_key": idempotency_key}
 
         def put(write: Write) -> SandboxView:
@@ -45,13 +53,17 @@ class SqliteStore:
                 found = write.rows(SANDBOXES["sandbox_by_key"], {"key": idempotency_key})
                 if found:
                     return _view(found[0])
+            if view.spec.name is not None:
+                holders = write.rows(SANDBOXES["live_sandbox_by_name"], {"app": row["app"], "name": row["name"]})
+                if holders:
+                    raise name_taken(view, SandboxId(holders[0][0]))
             write.rows(SANDBOXES["insert_sandbox"], row)
             return view
 
         return await self._database.write(put)
 
     async def update_sandbox(self, view: SandboxView) -> None:
-        """Replace the row; a sandbox without one raises NotFoundError."""
+        """Replace the row, but for its tags; a sandbox without one raises NotFoundError."""
         row = _row(view)
 
         def update(write: Write) -> None:
@@ -59,6 +71,16 @@ class SqliteStore:
                 raise NotFoundError(f"there is no row of sandbox {view.id}")
 
         await self._database.write(update)
+
+    async def set_tags(self, sandbox: SandboxId, tags: Mapping[str, str]) -> None:
+        """Replace the tags; a sandbox without a row raises NotFoundError."""
+        row = {"id": sandbox, "tags": _json(tags)}
+
+        def put(write: Write) -> None:
+            if not write.rows(SANDBOXES["set_tags"], row):
+                raise NotFoundError(f"there is no row of sandbox {sandbox}")
+
+        await self._database.write(put)
 
     async def delete_sandbox(self, sandbox: SandboxId) -> None:
         await self._database.write(lambda write: write.rows(SANDBOXES["delete_sandbox"], {"id": sandbox}))
@@ -76,6 +98,8 @@ class SqliteStore:
             name += "_of_app"
         values: dict[str, Any] = {
             "app": which.app,
+            "name": which.name,
+            "tags": _json(which.tags),
             "before": math.inf if which.before is None else which.before,
             "limit": which.limit,
         }
@@ -105,6 +129,10 @@ class SqliteStore:
 
         return await self._database.write(insert)
 
+    def app_name(self, app: AppId) -> str | None:
+        found = self._database.read(APPS["app_name"], {"id": app})
+        return found[0][0] if found else None
+
     # Images
 
     async def put_image(self, view: ImageView, definition: ImageDefinition) -> None:
@@ -132,16 +160,20 @@ class SqliteStore:
 
 
 def _row(view: SandboxView) -> Mapping[str, Any]:
-    spec = replace(view.spec, host_access=HostAccess())  # belongs to the caller's machine, and is never kept
+    # What belongs to the caller's machine is never kept; tags have a column of their own.
+    spec = replace(view.spec, host_access=HostAccess(), tags={})
     return {
         "id": view.id,
         "app": spec.app,
+        "app_name": view.app_name,
+        "name": spec.name,
         "node": view.node,
         "state": view.state.value,
         "created_at": view.created_at,
         "started_at": view.started_at,
         "ended_at": view.ended_at,
         "entrypoint": view.entrypoint,
+        "tags": _json(view.spec.tags),
         "spec": _json(spec),
         "stages": _json(view.stages),
         "exit": None if view.exit is None else _json(view.exit),
@@ -149,13 +181,14 @@ def _row(view: SandboxView) -> Mapping[str, Any]:
 
 
 def _view(row: Sequence[Any]) -> SandboxView:
-    identifier, node, state, created_at, started_at, ended_at, entrypoint, spec, stages, end = row
+    identifier, node, state, created_at, app_name, started_at, ended_at, entrypoint, tags, spec, stages, end = row
     return SandboxView(
         id=SandboxId(identifier),
-        spec=msgspec.json.decode(spec, type=SandboxSpec),
+        spec=replace(msgspec.json.decode(spec, type=SandboxSpec), tags=msgspec.json.decode(tags, type=dict[str, str])),
         state=SandboxState(state),
         node=NodeId(node),
         created_at=created_at,
+        app_name=app_name,
         started_at=started_at,
         ended_at=ended_at,
         exit=None if end is None else msgspec.json.decode(end, type=SandboxExit),
