@@ -6,12 +6,12 @@ of state goes through `Live.move`, every end through `_finish`, whoever saw it f
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from skerry.engine.admission import admit, check_tags, default_resources
+from skerry.engine.adoption import Missed, find, lost, remove_strays
 from skerry.engine.interfaces import Clock, Images, Launch, NodeHandle, NodeView, SandboxEnded, Started, Store
 from skerry.engine.live import Live, ended_error, way
 from skerry.engine.placement import Places
@@ -38,8 +38,6 @@ log = Events("skerry.engine")
 LIST_MAX = 1000
 # Two sandboxes never share a time of creation, so that a list can be continued strictly before one.
 _TICK_S = 1e-6
-# A node that knows of an end tells it at once.
-_KNOWN_S = 10.0
 
 
 class Sandboxes:
@@ -338,44 +336,18 @@ class Sandboxes:
                 await self._adopt_one(live)
             except Exception as exc:  # one sandbox does not keep the server from all others
                 log.error("sandbox.adoption_failed", exc=exc, sandbox=view.id)
-                await self._finish(live, _lost("it could not be adopted; the server's log says why"))
-        known = {view.id for view in rows}
-        for node in self._nodes.values():
-            for stray in [sandbox for sandbox in node.running() if sandbox not in known]:
-                log.warning("sandbox.stray", sandbox=stray, node=node.view().id)
-                await node.terminate(stray, SandboxReason.EVICTED)
-            # Of strays, and of builds that a kill cut off: nobody can ask for it any more.
-            for orphan in [sandbox for sandbox in node.kept() if self._store.sandbox(sandbox) is None]:
-                log.warning("sandbox.output_of_nobody", sandbox=orphan, node=node.view().id)
-                node.forget(orphan)
+                await self._finish(live, lost("it could not be adopted; the server's log says why"))
+        await remove_strays(self._nodes.values(), self._store, {view.id for view in rows})
 
     async def _adopt_one(self, live: Live) -> None:
         view = live.view
-        node = self._nodes.get(view.node)
-        started = node.running().get(view.id) if node else None
-        if node is None:
-            await self._finish(live, _lost(f"node {view.node} is not there any more"))
-        elif started is None:
-            await self._end_missed(live, node)
-        else:
-            steps = way(view.state, SandboxState.RUNNING)
-            live.move(*steps, started_at=view.started_at or started.started_at)
-            await self._store.update_sandbox(live.view)
-            log.info("sandbox.adopted", sandbox=view.id, node=view.node)
-
-    async def _end_missed(self, live: Live, node: NodeHandle) -> None:
-        """Record the end of a sandbox that ended while no server was there."""
-        try:
-            async with asyncio.timeout(_KNOWN_S):
-                ended = await node.wait_ended(live.view.id)
-        except NotFoundError:
-            if live.view.started_at is None:
-                end = SandboxExit(reason=SandboxReason.START_FAILED, evidence="the server ended during its start")
-                await self._finish(live, end, SandboxState.FAILED)
-            else:
-                await self._finish(live, _lost("its node came back without it"))
-        else:
-            await self._finish(live, ended.exit, at=ended.at)
+        found = await find(view, self._nodes.get(view.node))
+        if isinstance(found, Missed):
+            await self._finish(live, found.exit, found.state, at=found.at)
+            return
+        live.move(*way(view.state, SandboxState.RUNNING), started_at=view.started_at or found.started_at)
+        await self._store.update_sandbox(live.view)
+        log.info("sandbox.adopted", sandbox=view.id, node=view.node)
 
     # Small things
 
@@ -405,10 +377,6 @@ class Sandboxes:
     def _next_created(self) -> float:
         self._last_created = max(self._clock.now(), self._last_created + _TICK_S)
         return self._last_created
-
-
-def _lost(evidence: str) -> SandboxExit:
-    return SandboxExit(reason=SandboxReason.NODE_LOST, evidence=evidence)
 
 
 def _interrupted(live: Live) -> Error | None:

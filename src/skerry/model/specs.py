@@ -81,9 +81,8 @@ class ExecSpec:
 class SandboxSpec:
     """A sandbox to create. `entrypoint` empty means the image's command, or none: it then waits for its lifetime.
 
-    `terminal` is the entrypoint's. `idle_timeout_s` None means that only the lifetime ends what nobody uses.
-    `terminal` is the entrypoint's. `name` is its own among the sandboxes of its app that have not ended; `tags` are the
-    caller's, and may be changed later.
+    `terminal` is the entrypoint's. `idle_timeout_s` None means that only the lifetime ends what nobody uses. `name` is
+    its own among the sandboxes of its app that have not ended; `tags` are the caller's, and may be changed later.
     """
 
     image: ImageId
