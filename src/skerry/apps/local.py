@@ -70,6 +70,7 @@ async def serve(settings: Settings, open_parts: OpenParts = node_parts, *, clock
                 ids=ids,
                 image_files=parts.image_files,
                 image_bounds=settings.images,
+                bounds=settings.ended,
             )
             await _serve(settings, engine, clock)
     except Exception as exc:

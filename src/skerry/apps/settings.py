@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from skerry.engine.image_retention import ImageBounds
+from skerry.engine.retention import Bounds
 from skerry.model import places
 from skerry.model.errors import InvalidError
 from skerry.model.limits import GIB
@@ -18,6 +19,8 @@ from skerry.wire.native import SOCKET_NAME
 IDLE_S: Final = 600.0
 IMAGES_GIB: Final = "SKERRY_IMAGES_GIB"
 IMAGES_DAYS: Final = "SKERRY_IMAGES_DAYS"
+ENDED_DAYS: Final = "SKERRY_ENDED_DAYS"
+ENDED_MAX: Final = "SKERRY_ENDED_MAX"
 _DAY_S: Final = 24 * 3600.0
 
 
@@ -35,6 +38,7 @@ class Settings:
     foreground: bool = False
     idle_s: float = IDLE_S
     images: ImageBounds = field(default_factory=ImageBounds)
+    ended: Bounds = field(default_factory=Bounds)
 
     @property
     def socket(self) -> Path:
@@ -55,6 +59,7 @@ def from_environment(
         group=group,
         foreground=foreground,
         images=_image_bounds(environ),
+        ended=_ended_bounds(environ),
     )
 
 
@@ -64,6 +69,15 @@ def _image_bounds(environ: Mapping[str, str]) -> ImageBounds:
         bounds,
         total_bytes=round(_number(environ, IMAGES_GIB, bounds.total_bytes / GIB) * GIB),
         unused_s=_number(environ, IMAGES_DAYS, bounds.unused_s / _DAY_S) * _DAY_S,
+    )
+
+
+def _ended_bounds(environ: Mapping[str, str]) -> Bounds:
+    bounds = Bounds()
+    return replace(
+        bounds,
+        age_s=_number(environ, ENDED_DAYS, bounds.age_s / _DAY_S) * _DAY_S,
+        rows=round(_number(environ, ENDED_MAX, bounds.rows)),
     )
 
 

@@ -6,22 +6,26 @@ from typing import Any
 
 import click
 
-from skerry.cli.options import json_option, parse_amount, parse_env
+from skerry.cli import completing
+from skerry.cli.options import json_option, parse_amount, parse_pairs, tag_option
 
 EXAMPLES = """\b
 Examples:
   skerry create                                   # waits for `skerry exec`
+  skerry create --name web --tag team=search      # then `skerry exec web -- ls`
   skerry create --timeout 3600 --memory 512:4096
   skerry create --pip pandas -- python -c 'import pandas; print(pandas.__version__)'
 """
 
 
 @click.command("create", epilog=EXAMPLES)
-@click.option("--app", metavar="NAME", help="Group the sandbox under this app.")
+@click.option("--app", metavar="NAME", shell_complete=completing.apps, help="Group the sandbox under this app.")
+@click.option("--name", metavar="NAME", help="Its own name among the running sandboxes of its app.")
+@tag_option("Tag it")
 @click.option("--python", metavar="VERSION", help="The image's Python, such as 3.11; default: Debian's own.")
 @click.option("--apt", multiple=True, metavar="PACKAGE", help="Install a Debian package in the image; repeatable.")
 @click.option("--pip", multiple=True, metavar="PACKAGE", help="Install a Python package in the image; repeatable.")
-@click.option("--env", multiple=True, callback=parse_env, metavar="KEY=VALUE", help="Set a variable; repeatable.")
+@click.option("--env", multiple=True, callback=parse_pairs, metavar="KEY=VALUE", help="Set a variable; repeatable.")
 @click.option("--timeout", type=float, default=300, show_default=True, help="Lifetime in seconds.")
 @click.option("--idle-timeout", type=float, help="End it when nobody has used it for so many seconds.")
 @click.option("--workdir", metavar="PATH", help="Working directory.")

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from skerry.cli.options import detach_keys_option, parse_env
+from skerry.cli import completing
+from skerry.cli.options import detach_keys_option, parse_pairs
 
 EXAMPLES = """\b
 Examples:
@@ -18,19 +19,19 @@ Examples:
 
 
 @click.command("exec", epilog=EXAMPLES)
-@click.option("--env", multiple=True, callback=parse_env, metavar="KEY=VALUE", help="Set a variable; repeatable.")
+@click.option("--env", multiple=True, callback=parse_pairs, metavar="KEY=VALUE", help="Set a variable; repeatable.")
 @click.option("--timeout", type=float, help="Kill it after this many seconds.")
 @click.option("--workdir", metavar="PATH", help="Working directory.")
 @click.option("--user", help="User; default: the sandbox's.")
 @click.option("--tty", "-t", is_flag=True, help="Run it at a terminal, joined to this one.")
 @detach_keys_option
 @click.option("--no-stdin", "-n", is_flag=True, help="Give it an empty stdin.")
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=completing.sandboxes)
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 def command(
     sandbox: str, arguments: tuple[str, ...], tty: bool, detach_keys: bytes, no_stdin: bool, **options: Any
 ) -> int:
-    """Run COMMAND in a sandbox.
+    """Run COMMAND in a sandbox, given by its id, NAME or APP/NAME.
 
     stdin, stdout, stderr and signals are passed on unchanged. The exit code is the command's; 128 + number if a signal
     ended it; 1 if it could not be started. With --tty keys, Ctrl-C too, go to its terminal, as with `skerry shell`.

@@ -15,6 +15,7 @@ from skerry import aio
 from skerry.aio import ContainerProcess
 from skerry.cli.keys import DetachKeys
 from skerry.cli.modes import Modes
+from skerry.cli.naming import find
 from skerry.cli.output import tell
 from skerry.cli.passing import tell_end, write_all
 from skerry.cli.rawmode import RawTerminal
@@ -63,7 +64,7 @@ async def exec_joined(
     sandbox: str, argv: Sequence[str], options: Mapping[str, Any], terminal: RawTerminal, detach_keys: bytes
 ) -> int:
     """Run a command in a sandbox at this terminal, and return the exit code for this program."""
-    box = await aio.Sandbox.from_id(sandbox)
+    box = await find(sandbox)
     return (await _run(box, argv, options, terminal, detach_keys)).code
 
 

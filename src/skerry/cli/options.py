@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from skerry.cli import keys
+from skerry.cli import completing, keys
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -19,6 +19,18 @@ def json_option(command: C) -> C:
 def json_lines_option(command: C) -> C:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, an object a line.")(
         command
+    )
+
+
+def tag_option(help: str) -> Callable[[C], C]:
+    return click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        callback=parse_pairs,
+        metavar="KEY=VALUE",
+        shell_complete=completing.tags,
+        help=f"{help}; repeatable.",
     )
 
 
@@ -34,15 +46,15 @@ def detach_keys_option(command: C) -> C:
     )(command)
 
 
-def parse_env(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Return the variables of `K=V` options."""
-    env = {}
+def parse_pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the pairs of `K=V` options, such as variables."""
+    pairs = {}
     for value in values:
         key, separator, setting = value.partition("=")
         if not separator or not key:
             raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE")
-        env[key] = setting
-    return env
+        pairs[key] = setting
+    return pairs
 
 
 def parse_amount(kind: type[float] | type[int]) -> Callable[[click.Context, click.Parameter, str | None], Any]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from skerry import aio
 from skerry.aio import ContainerProcess, StreamReader
+from skerry.cli.naming import find
 from skerry.cli.output import tell
 from skerry.model.exits import ProcessReason
 
@@ -25,7 +25,7 @@ BROKEN_PIPE: Final = 128 + signal.SIGPIPE
 
 async def pass_through(sandbox: str, arguments: tuple[str, ...], no_stdin: bool, options: dict[str, Any]) -> int:
     """Run a command in a sandbox with this process's streams and signals, and return its exit code."""
-    box = await aio.Sandbox.from_id(sandbox)
+    box = await find(sandbox)
     process = await box.exec(*arguments, text=False, **options)
     with _signals_passed_on(process):
         outputs = [
@@ -34,7 +34,7 @@ async def pass_through(sandbox: str, arguments: tuple[str, ...], no_stdin: bool,
         ]
         _start_stdin(process, no_stdin)
         code = await _wait(process, outputs)
-    tell_end(process, sandbox)
+    tell_end(process, box.object_id)
     return code
 
 

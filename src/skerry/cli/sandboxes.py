@@ -12,7 +12,10 @@ def as_json(view: SandboxView) -> dict[str, object]:
     return {
         "id": view.id,
         "state": view.state.value,
+        "name": view.spec.name,
         "app": view.spec.app,
+        "app_name": view.app_name,
+        "tags": dict(view.spec.tags),
         "image": view.spec.image,
         "entrypoint": list(view.spec.entrypoint),
         "lifetime_s": view.spec.lifetime_s,

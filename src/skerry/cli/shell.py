@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import click
 
-from skerry.cli.options import detach_keys_option, parse_amount, parse_env
+from skerry.cli import completing
+from skerry.cli.options import detach_keys_option, parse_amount, parse_pairs
 
 EXAMPLES = """\b
 Examples:
@@ -38,11 +39,11 @@ class ShellCommand(click.Command):
 @click.option("--memory", callback=parse_amount(int), metavar="N[:LIMIT]", help="Its memory in MiB.")
 @click.option("--block-network", is_flag=True, help="Let it reach nothing, DNS included.")
 @click.option("--host-access/--no-host-access", default=None, help="Pass this machine's package indexes on to it.")
-@click.option("--env", multiple=True, callback=parse_env, metavar="KEY=VALUE", help="Set a variable; repeatable.")
+@click.option("--env", multiple=True, callback=parse_pairs, metavar="KEY=VALUE", help="Set a variable; repeatable.")
 @click.option("--workdir", metavar="PATH", help="Working directory.")
 @click.option("--user", help="User; default: the sandbox's.")
 @detach_keys_option
-@click.argument("sandbox", required=False, metavar="[SANDBOX] [-- COMMAND...]")
+@click.argument("sandbox", required=False, metavar="[SANDBOX] [-- COMMAND...]", shell_complete=completing.sandboxes)
 @click.pass_context
 def command(ctx: click.Context, /, sandbox: str | None, detach_keys: bytes, **options: Any) -> int:
     """Open a terminal in a sandbox and run COMMAND there: bash, where there is one.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skerry.cli import completing
 from skerry.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ Examples:
 
 @click.command("terminate", epilog=EXAMPLES)
 @json_option
-@click.argument("sandboxes", nargs=-1, required=True, metavar="SANDBOX...")
+@click.argument("sandboxes", nargs=-1, required=True, metavar="SANDBOX...", shell_complete=completing.sandboxes)
 def command(sandboxes: tuple[str, ...], as_json: bool) -> None:
-    """End sandboxes and say how each ended; one that had ended keeps its exit."""
+    """End sandboxes, given by id, NAME or APP/NAME, and say how each ended; one that had ended keeps its exit."""
     import asyncio
 
     from skerry.cli.output import print_json
@@ -40,8 +41,8 @@ def command(sandboxes: tuple[str, ...], as_json: bool) -> None:
 async def _terminate(ids: tuple[str, ...]) -> list[SandboxView]:
     import asyncio
 
-    from skerry import aio
+    from skerry.cli.naming import find
 
-    boxes = [await aio.Sandbox.from_id(one) for one in ids]
+    boxes = [await find(one) for one in ids]
     await asyncio.gather(*(box.terminate(wait=True) for box in boxes))
     return [box.view for box in boxes]

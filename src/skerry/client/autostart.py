@@ -34,7 +34,13 @@ _POLL_S: Final = 0.02
 SERVER_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What a server reads of its environment. Everything else of the caller's stays with the caller.
 _FOLDER = re.compile(r"SKERRY_[A-Z]+(_[A-Z]+)*_DIR")
-_SETTINGS: Final = ("SKERRY_NETWORK_RANGE", "SKERRY_IMAGES_GIB", "SKERRY_IMAGES_DAYS")
+_SETTINGS: Final = (
+    "SKERRY_NETWORK_RANGE",
+    "SKERRY_IMAGES_GIB",
+    "SKERRY_IMAGES_DAYS",
+    "SKERRY_ENDED_DAYS",
+    "SKERRY_ENDED_MAX",
+)
 
 
 async def ensure(address: ServerAddress) -> None:

@@ -85,6 +85,7 @@ EXEC_IDLE: Final[Mapping[str, str]] = {
     "pty_info": _OLD_TERMINAL,
     "_pty_info": _OLD_TERMINAL,
 }
+SET_TAGS_IDLE: Final[Mapping[str, str]] = {"client": "give it where the sandbox is made or found"}
 FROM_NAME_IDLE: Final[Mapping[str, str]] = {"environment_name": _NO_ENVIRONMENTS}
 APP_IDLE: Final[Mapping[str, str]] = {
     "tags": "an app has none; give them to Sandbox.create",

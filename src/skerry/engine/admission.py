@@ -10,7 +10,7 @@ from skerry.engine.interfaces import NodeView
 from skerry.model import limits
 from skerry.model.errors import InvalidError
 from skerry.model.guestpath import parse_guest_path
-from skerry.model.ids import SANDBOX, is_id
+from skerry.model.ids import SANDBOX
 from skerry.model.specs import ExecSpec, Resources, SandboxSpec, Terminal
 
 _STDIO = {"stdin": ("pipe", "null"), "stdout": ("pipe", "null"), "stderr": ("pipe", "null", "stdout")}
@@ -104,8 +104,8 @@ def check_tags(tags: Mapping[str, str]) -> None:
 
 
 def _check_sandbox_name(name: str) -> None:
-    if is_id(check_name(name, what="sandbox name"), SANDBOX):
-        raise InvalidError(f"the sandbox name {name!r} has the form of a sandbox's id; take another one")
+    if check_name(name, what="sandbox name").startswith(f"{SANDBOX}_"):
+        raise InvalidError(f"the sandbox name {name!r} begins as ids of sandboxes do; take another one")
 
 
 def _plain(text: str) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Any, Literal, Self, overload
 
@@ -14,11 +13,12 @@ from skerry.client._async.filesystem import SandboxFilesystem
 from skerry.client._async.images import Image
 from skerry.client._async.logs import SandboxLogs
 from skerry.client._async.processes import ContainerProcess, resize
+from skerry.client._async.starts import Start, spec
 from skerry.client._async.streams import StreamReader, StreamWriter
 from skerry.client._core import arguments, views
 from skerry.client._core.timings import Stopwatch, Timings
 from skerry.client.client import Client, resolve
-from skerry.client.connection import Connection, path
+from skerry.client.connection import path
 from skerry.client.sessions import ProcessSession
 from skerry.client.stream_type import StreamType
 from skerry.model import limits
@@ -26,7 +26,6 @@ from skerry.model.errors import InvalidError, NotFoundError, SandboxTerminatedEr
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import PROCESS, SANDBOX, is_id
 from skerry.model.sandboxes import ProcessView, SandboxView
-from skerry.model.specs import Terminal
 from skerry.model.text import printable
 from skerry.wire import native
 from skerry.wire.frames import STDERR, STDOUT
@@ -66,6 +65,8 @@ class Sandbox:
     async def create(
         *args: str,
         app: App | None = None,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
         image: Image | None = None,
         env: Mapping[str, str | None] | None = None,
         timeout: float | None = 300,
@@ -84,6 +85,9 @@ class Sandbox:
     ) -> Sandbox:
         """Return a running sandbox in which `args` were started.
 
+        Its `name` is its own among the sandboxes of its app that have not ended, else AlreadyExistsError is raised; see
+        `from_name`. `tags` are for `list`.
+
         Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over, or until
         nobody has used it for `idle_timeout` seconds: no exec runs, no stream is open, no file is read or written.
 
@@ -94,12 +98,14 @@ class Sandbox:
         words.refuse_idle("Sandbox.create", idle, words.SANDBOX_IDLE)
         watch = Stopwatch(time.perf_counter)
         terminal = terminals.chosen(pty, pty_size, call="Sandbox.create")
-        body = _spec(args, env, timeout, idle_timeout, workdir, user, cpu, memory, block_network, isolation, terminal)
+        body = spec(args, env, timeout, idle_timeout, workdir, user, cpu, memory, block_network, isolation, terminal)
+        body["name"] = arguments.sandbox_name(name, call="Sandbox.create")
+        body["tags"] = arguments.tags(tags, call="Sandbox.create")
         chosen = resolve(client)
         connection = await chosen.connection()
         await connection.reach()
         watch.lap("connect")
-        start = _Start(chosen, connection, body, image or _default_image, app, host_access)
+        start = Start(chosen, connection, body, image or _default_image, app, host_access)
         await start.prepare()
         watch.lap("image")
         view = await start.finish()
@@ -117,26 +123,58 @@ class Sandbox:
         return Sandbox(chosen, views.sandbox(await connection.call("GET", path("sandboxes", sandbox_id))))
 
     @staticmethod
+    async def from_name(
+        app_name: str | None,
+        name: str,
+        *,
+        include_terminated: bool = False,
+        client: Client | None = None,
+        **idle: object,
+    ) -> Sandbox:
+        """Return the sandbox that has this name in an app and has not ended; raises NotFoundError.
+
+        With `include_terminated` the one that ended last is returned where none runs. `None` means outside all apps.
+        """
+        words.refuse_idle("Sandbox.from_name", idle, words.FROM_NAME_IDLE)
+        app_id = None if app_name is None else (await App.lookup(app_name, client=client)).app_id
+        async for sandbox in Sandbox.list(app_id=app_id, name=name, include_ended=include_terminated, client=client):
+            if sandbox.view.spec.app == app_id:
+                return sandbox  # the newest: a name is given again only after an end
+        where = "outside all apps" if app_name is None else f"in app {app_name!r}"
+        raise NotFoundError(
+            f"no sandbox named {name!r} {'is known' if include_terminated else 'runs'} {where}; "
+            "`skerry ls --all` shows those that exist"
+        )
+
+    @staticmethod
     async def list(
-        *, app_id: str | None = None, include_ended: bool = False, client: Client | None = None, **idle: object
+        *,
+        app_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        name: str | None = None,
+        include_ended: bool = False,
+        client: Client | None = None,
     ) -> AsyncIterator[Sandbox]:
-        """Yield running sandboxes, the newest first: of one app with `app_id`, ended ones too with `include_ended`."""
-        words.refuse_idle("Sandbox.list", idle, words.LIST_IDLE)
+        """Yield running sandboxes, the newest first: of one app with `app_id`, with at least these `tags`, of this
+        `name`; ended ones too with `include_ended`."""
+        call = "Sandbox.list"
+        query: dict[str, object] = {
+            "app": app_id,
+            "name": arguments.sandbox_name(name, call=call),
+            "tag": [f"{key}={value}" for key, value in arguments.tags(tags, call=call).items()],
+            "include_ended": "true" if include_ended else None,
+            "limit": PAGE,
+        }
         chosen = resolve(client)
         connection = await chosen.connection()
-        query: dict[str, object] = {"app": app_id, "include_ended": "true" if include_ended else None, "limit": PAGE}
-        before: float | None = None
         while True:
-            asked = {**query, "before": None if before is None else repr(before)}
-            page = [
-                views.sandbox(one)
-                for one in (await connection.call("GET", path("sandboxes"), query=asked))["sandboxes"]
-            ]
+            answer = await connection.call("GET", path("sandboxes"), query=query)
+            page = [views.sandbox(one) for one in answer["sandboxes"]]
             for view in page:
                 yield Sandbox(chosen, view)
-            if not page:
+            if len(page) < PAGE:
                 return
-            before = page[-1].created_at
+            query["before"] = repr(page[-1].created_at)
 
     @property
     def object_id(self) -> str:
@@ -219,6 +257,18 @@ class Sandbox:
         if self._view.exit is None:
             await self._refresh()
         return self.returncode
+
+    async def get_tags(self) -> dict[str, str]:
+        """Return the tags as they are now."""
+        await self._refresh()
+        return dict(self._view.spec.tags)
+
+    async def set_tags(self, tags: Mapping[str, str], *, client: Client | None = None) -> None:
+        """Replace all tags."""
+        words.refuse_idle("Sandbox.set_tags", {"client": client}, words.SET_TAGS_IDLE)
+        connection = await self._client.connection()
+        body = {"tags": arguments.tags(tags, call="Sandbox.set_tags")}
+        self._view = views.sandbox(await connection.call("PUT", path("sandboxes", self.object_id, "tags"), body=body))
 
     async def terminate(self, *, wait: bool = False) -> int | None:
         """End the sandbox; one that has ended keeps its exit. With `wait` the exit code is returned."""
@@ -335,90 +385,6 @@ class Sandbox:
     def _entrypoint(self, *, stdin: bool) -> ProcessSession:
         opening = native.OpenProcess(sandbox=self.object_id, process=ENTRYPOINT, stdin=stdin)
         return ProcessSession(self._client, opening)
-
-
-class _Start:
-    """One create: the image and the app are resolved, then the server is asked, under one idempotency key."""
-
-    def __init__(
-        self,
-        client: Client,
-        connection: Connection,
-        body: dict[str, object],
-        image: Image,
-        app: App | None,
-        host_access: bool | None,
-    ) -> None:
-        self._client = client
-        self._connection = connection
-        self._body = body
-        self._image = image
-        self._app = app
-        self._host_access = host_access
-
-    async def prepare(self, *, again: bool = False) -> None:
-        if self._app is not None:
-            self._body["app"] = await self._app._register()
-        view = await self._image._resolve(self._client, host_access=self._host_access, again=again)
-        self._body["image"] = view.id
-
-    async def finish(self) -> SandboxView:
-        """Return the sandbox. If the caller is cancelled meanwhile, the sandbox that comes all the same is ended."""
-        asking = self._client.spawn(self._ask())
-        try:
-            view = await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            self._client.spawn(self._end(asking))
-            raise
-        self._client.created[view.id] = None
-        return view
-
-    async def _ask(self) -> SandboxView:
-        try:
-            return await self._post()
-        except NotFoundError:
-            # The image was resolved earlier in this program and has been deleted since.
-            await self.prepare(again=True)
-            return await self._post()
-
-    async def _post(self) -> SandboxView:
-        key = self._client.ids.new("ik")
-        return views.sandbox(
-            await self._connection.call_with_host(path("sandboxes"), self._body, self._host_access, key=key)
-        )
-
-    async def _end(self, asking: asyncio.Task[SandboxView]) -> None:
-        view = await asking
-        await self._connection.call("POST", path("sandboxes", view.id, "terminate"), body={})
-
-
-def _spec(
-    args: Sequence[str],
-    env: Mapping[str, str | None] | None,
-    timeout: float | None,
-    idle_timeout: float | None,
-    workdir: str | None,
-    user: str | None,
-    cpu: arguments.Amount,
-    memory: arguments.Amount,
-    block_network: bool,
-    isolation: str,
-    terminal: Terminal | None,
-) -> dict[str, object]:
-    """Return the body of a create, but for what the server has to be asked for."""
-    call = "Sandbox.create"
-    spec: dict[str, object] = {
-        "entrypoint": arguments.argv(args, call=call),
-        "env": terminals.with_colours(arguments.environment(env, call=call), terminal),
-        "terminal": None if terminal is None else asdict(terminal),
-        "workdir": arguments.workdir(workdir, call=call),
-        "lifetime_s": arguments.lifetime(timeout),
-        "idle_timeout_s": arguments.idle_timeout(idle_timeout),
-        "resources": arguments.cpu_fields(cpu) | arguments.memory_fields(memory),
-        "network": arguments.network(block_network),
-        "isolation": arguments.isolation(isolation),
-    }
-    return spec if user is None else spec | {"user": user}
 
 
 def _check_stdio(*, stdout: object, stderr: object, text: bool, bufsize: int) -> None:

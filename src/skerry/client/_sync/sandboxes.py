@@ -206,6 +206,8 @@ class Sandbox(Facade[source.Sandbox]):
     async def create(
         *args: str,
         app: App | None = None,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
         image: Image | None = None,
         env: Mapping[str, str | None] | None = None,
         timeout: float | None = 300,
@@ -224,6 +226,9 @@ class Sandbox(Facade[source.Sandbox]):
     ) -> Sandbox:
         """Return a running sandbox in which `args` were started.
 
+        Its `name` is its own among the sandboxes of its app that have not ended, else AlreadyExistsError is raised; see
+        `from_name`. `tags` are for `list`.
+
         Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over, or until
         nobody has used it for `idle_timeout` seconds: no exec runs, no stream is open, no file is read or written.
 
@@ -235,6 +240,8 @@ class Sandbox(Facade[source.Sandbox]):
             await source.Sandbox.create(
                 *args,
                 app=unwrap(app),
+                name=name,
+                tags=tags,
                 image=unwrap(image),
                 env=env,
                 timeout=timeout,
@@ -258,12 +265,37 @@ class Sandbox(Facade[source.Sandbox]):
         """Return a sandbox that exists, running or ended; raises NotFoundError."""
         return Sandbox._wrap(await source.Sandbox.from_id(sandbox_id, client))
 
+    @Method
+    async def from_name(
+        app_name: str | None,
+        name: str,
+        *,
+        include_terminated: bool = False,
+        client: Client | None = None,
+        **idle: object,
+    ) -> Sandbox:
+        """Return the sandbox that has this name in an app and has not ended; raises NotFoundError.
+
+        With `include_terminated` the one that ended last is returned where none runs. `None` means outside all apps.
+        """
+        return Sandbox._wrap(
+            await source.Sandbox.from_name(app_name, name, include_terminated=include_terminated, client=client, **idle)
+        )
+
     @IterMethod
     async def list(
-        *, app_id: str | None = None, include_ended: bool = False, client: Client | None = None, **idle: object
+        *,
+        app_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        name: str | None = None,
+        include_ended: bool = False,
+        client: Client | None = None,
     ) -> AsyncIterator[Sandbox]:
-        """Yield running sandboxes, the newest first: of one app with `app_id`, ended ones too with `include_ended`."""
-        async for item in source.Sandbox.list(app_id=app_id, include_ended=include_ended, client=client, **idle):
+        """Yield running sandboxes, the newest first: of one app with `app_id`, with at least these `tags`, of this
+        `name`; ended ones too with `include_ended`."""
+        async for item in source.Sandbox.list(
+            app_id=app_id, tags=tags, name=name, include_ended=include_ended, client=client
+        ):
             yield Sandbox._wrap(item)
 
     @property
@@ -340,6 +372,16 @@ class Sandbox(Facade[source.Sandbox]):
     async def poll(self) -> int | None:
         """Return the exit code if the sandbox has ended, else None."""
         return await self._inner.poll()
+
+    @dual
+    async def get_tags(self) -> dict[str, str]:
+        """Return the tags as they are now."""
+        return await self._inner.get_tags()
+
+    @dual
+    async def set_tags(self, tags: Mapping[str, str], *, client: Client | None = None) -> None:
+        """Replace all tags."""
+        await self._inner.set_tags(tags, client=client)
 
     @dual
     async def terminate(self, *, wait: bool = False) -> int | None:
