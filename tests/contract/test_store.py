@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from skerry.engine.interfaces import Store
-from skerry.model.errors import NotFoundError
+from skerry.model.errors import AlreadyExistsError, NotFoundError
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import AppId, ImageId, NodeId, ProcessId, SandboxId
 from skerry.model.sandboxes import ImageView, SandboxFilter, SandboxState, SandboxView, Stage
@@ -32,6 +32,8 @@ SPEC = SandboxSpec(
     image=ImageId("im_1"),
     entrypoint=("python", "-c", "print('ä\n')"),
     app=AppId("ap_1"),
+    name="web",
+    tags={"team": "search", "stage": "ä=1"},
     env={"A": "b=c"},
     workdir="/w",
     user="user",
@@ -45,6 +47,7 @@ VIEW = SandboxView(
     state=SandboxState.STARTING,
     node=NodeId("no_1"),
     created_at=1000.25,
+    app_name="agents",
     entrypoint=ProcessId("pr_1"),
 )
 ENDED = replace(
@@ -118,7 +121,7 @@ async def test_deleting_frees_the_key_and_may_be_repeated(store: Store) -> None:
 
 async def test_lists_are_newest_first_bounded_and_continued_before_a_time(store: Store) -> None:
     for number in range(5):
-        await store.put_sandbox(replace(VIEW, id=SandboxId(f"sb_{number}"), created_at=float(number)))
+        await store.put_sandbox(named(number, None))
     first = store.sandboxes(SandboxFilter(limit=2))
     rest = store.sandboxes(SandboxFilter(limit=9, before=first[-1].created_at))
     assert [view.id for view in first] == ["sb_4", "sb_3"]
@@ -128,8 +131,8 @@ async def test_lists_are_newest_first_bounded_and_continued_before_a_time(store:
 async def test_lists_leave_out_what_has_ended_and_other_apps(store: Store) -> None:
     await store.put_sandbox(ENDED)
     await store.put_sandbox(replace(VIEW, id=SandboxId("sb_2"), created_at=2.0))
-    await store.put_sandbox(replace(VIEW, id=SandboxId("sb_3"), created_at=3.0, spec=replace(SPEC, app=AppId("ap_2"))))
-    await store.put_sandbox(replace(VIEW, id=SandboxId("sb_4"), created_at=4.0, spec=replace(SPEC, app=None)))
+    await store.put_sandbox(named(3, None, app=AppId("ap_2")))
+    await store.put_sandbox(named(4, None, app=None))
 
     def found(which: SandboxFilter) -> list[str]:
         return [view.id for view in store.sandboxes(which)]
@@ -139,6 +142,73 @@ async def test_lists_leave_out_what_has_ended_and_other_apps(store: Store) -> No
     assert found(SandboxFilter(app=AppId("ap_1"), include_ended=True)) == ["sb_1", "sb_2"]
     assert found(ALL) == ["sb_1", "sb_4", "sb_3", "sb_2"]
     assert [view.id for view in store.live_sandboxes()] == ["sb_4", "sb_3", "sb_2"]
+
+
+def named(number: int, name: str | None, **fields: object) -> SandboxView:
+    spec = replace(SPEC, name=name, **fields)  # type: ignore[arg-type]
+    return replace(VIEW, id=SandboxId(f"sb_{number}"), created_at=float(number), spec=spec)
+
+
+async def test_a_name_is_one_sandboxs_of_an_app_until_that_has_ended(store: Store) -> None:
+    await store.put_sandbox(named(1, "web"))
+    with pytest.raises(AlreadyExistsError, match="'web' is in use in app 'agents' by sandbox sb_1") as caught:
+        await store.put_sandbox(named(2, "web"), idempotency_key="k")
+    assert caught.value.details == {"sandbox": "sb_1"}
+    assert store.sandbox_by_key("k") is None
+    await store.put_sandbox(named(3, "web", app=AppId("ap_2")))
+    await store.put_sandbox(named(4, "db"))
+    await store.update_sandbox(replace(named(1, "web"), state=SandboxState.STOPPED, ended_at=9.0))
+    await store.put_sandbox(named(5, "web"), idempotency_key="k")
+    assert [view.id for view in store.sandboxes(SandboxFilter(name="web"))] == ["sb_5", "sb_3"]
+    assert [view.id for view in store.sandboxes(SandboxFilter(name="web", include_ended=True, app=SPEC.app))] == [
+        "sb_5",
+        "sb_1",
+    ]
+
+
+async def test_sandboxes_without_an_app_share_one_set_of_names(store: Store) -> None:
+    await store.put_sandbox(named(1, "web", app=None))
+    with pytest.raises(AlreadyExistsError):
+        await store.put_sandbox(named(2, "web", app=None))
+    for number in (3, 4):
+        await store.put_sandbox(named(number, None, app=None))
+
+
+async def test_a_repeated_put_finds_its_sandbox_and_not_its_own_name_in_use(store: Store) -> None:
+    await store.put_sandbox(VIEW, idempotency_key="k")
+    assert await store.put_sandbox(replace(VIEW, id=SandboxId("sb_2")), idempotency_key="k") == VIEW
+
+
+async def test_of_many_puts_at_once_with_one_name_one_wins(store: Store) -> None:
+    puts = [store.put_sandbox(named(number, "web")) for number in range(20)]
+    outcomes = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(isinstance(one, AlreadyExistsError) for one in outcomes) == 19
+    assert len(store.live_sandboxes()) == 1
+
+
+async def test_lists_keep_what_has_at_least_the_tags(store: Store) -> None:
+    for number, tags in enumerate([{}, {"a": "1"}, {"a": "2", "b": "x"}, {"a": "1", "b": "x", "c.d-e": ""}]):
+        await store.put_sandbox(named(number, None, tags=tags))
+
+    def found(tags: dict[str, str]) -> list[str]:
+        return [view.id for view in store.sandboxes(SandboxFilter(tags=tags))]
+
+    assert found({}) == ["sb_3", "sb_2", "sb_1", "sb_0"]
+    assert found({"a": "1"}) == ["sb_3", "sb_1"]
+    assert found({"a": "1", "b": "x"}) == ["sb_3"]
+    assert found({"c.d-e": ""}) == ["sb_3"]
+    assert found({"a": "3"}) == found({"z": ""}) == []
+
+
+async def test_new_tags_replace_the_old_ones_and_an_update_leaves_them(store: Store) -> None:
+    await store.put_sandbox(VIEW)
+    await store.set_tags(VIEW.id, {"new": "1"})
+    await store.update_sandbox(ENDED)
+    kept = store.sandbox(VIEW.id)
+    assert kept is not None
+    assert kept.spec.tags == {"new": "1"}
+    with pytest.raises(NotFoundError):
+        await store.set_tags(SandboxId("sb_none"), {})
 
 
 async def test_ended_sandboxes_come_in_the_order_of_their_ends(store: Store) -> None:
@@ -160,6 +230,9 @@ async def test_an_app_is_made_once_however_many_ask(store: Store) -> None:
     made = await asyncio.gather(*(store.app("agents", create=True) for _ in range(10)))
     assert len(set(made)) == 1
     assert await store.app("agents", create=False) == made[0]
+    assert made[0] is not None
+    assert store.app_name(made[0]) == "agents"
+    assert store.app_name(AppId("ap_none")) is None
     assert await store.app("others", create=True) != made[0]
 
 

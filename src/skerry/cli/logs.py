@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from skerry.cli import completing
 from skerry.cli.options import json_lines_option
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def parse_since(_ctx: click.Context, _param: click.Parameter, value: str | None)
 @click.option("--since", callback=parse_since, metavar="WHEN", help="Only what came since 90s, 10m, 2h, 1d or a time.")
 @click.option("--raw", is_flag=True, help="Show control characters on a terminal as they are.")
 @json_lines_option
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=completing.sandboxes)
 def command(sandbox: str, raw: bool, as_json: bool, **options: Any) -> int:
     """Show what a process has written, of an ended sandbox too, for as long as that is kept.
 
@@ -70,12 +71,12 @@ async def _show(
     tail: int | None,
     since: float | None,
 ) -> None:
-    from skerry import aio
+    from skerry.cli.naming import find
     from skerry.client import logs
     from skerry.client.client import resolve
     from skerry.wire.frames import STDERR, STDOUT
 
-    box = await aio.Sandbox.from_id(sandbox)
+    box = await find(sandbox, ended_too=True)
     wanted = logs.Wanted(
         sandbox=box.object_id,
         process=process or logs.ENTRYPOINT,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skerry.cli import completing
 from skerry.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ HEAD = ("PROCESS", "STATE", "AGE", "TTY", "COMMAND")
 @click.command("ps", epilog=EXAMPLES)
 @click.option("--running", is_flag=True, help="Only those that run.")
 @json_option
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=completing.sandboxes)
 def command(sandbox: str, running: bool, as_json: bool) -> None:
     """List the processes that were started in a sandbox, the entrypoint and those of exec, in that order.
 
@@ -43,9 +44,9 @@ def command(sandbox: str, running: bool, as_json: bool) -> None:
 
 
 async def _views(sandbox: str) -> tuple[str | None, list[ProcessView]]:
-    from skerry import aio
+    from skerry.cli.naming import find
 
-    box = await aio.Sandbox.from_id(sandbox)
+    box = await find(sandbox, ended_too=True)
     return box.view.entrypoint, list(await box.processes())
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from skerry.apps.settings import Settings, from_environment
 from skerry.engine.image_retention import ImageBounds
+from skerry.engine.retention import Bounds
 from skerry.model.errors import InvalidError
 
 
@@ -24,6 +25,12 @@ def test_bounds_of_images_come_from_the_environment() -> None:
     images = from_environment({"SKERRY_IMAGES_GIB": "1.5", "SKERRY_IMAGES_DAYS": "2"}).images
     assert (images.total_bytes, images.unused_s) == (3 << 29, 172800.0)
     assert from_environment({"SKERRY_IMAGES_GIB": ""}).images == ImageBounds()
+
+
+def test_bounds_of_ended_sandboxes_come_from_the_environment() -> None:
+    ended = from_environment({"SKERRY_ENDED_DAYS": "0.5", "SKERRY_ENDED_MAX": "7"}).ended
+    assert (ended.age_s, ended.rows) == (43200.0, 7)
+    assert from_environment({}).ended == Bounds()
 
 
 @pytest.mark.parametrize("text", ["-1", "many", "nan", "inf"])

@@ -23,7 +23,13 @@ EXEC = "stdout stderr timeout workdir env secrets text bufsize pty pty_info _pty
 CALLS: list[tuple[Callable[..., Any], list[str], Any]] = [
     (aio.Sandbox.create, CREATE, words.SANDBOX_IDLE),
     (aio.Sandbox.exec, EXEC, words.EXEC_IDLE),
-    (aio.Sandbox.list, ["app_id", "tags", "client"], words.LIST_IDLE),
+    (aio.Sandbox.list, ["app_id", "tags", "client"], {}),
+    (
+        aio.Sandbox.from_name,
+        "app_name name environment_name include_terminated client".split(),
+        words.FROM_NAME_IDLE,
+    ),
+    (aio.Sandbox.set_tags, ["tags", "client"], {}),
     (
         aio.Image.pip_install,
         "find_links index_url extra_index_url pre extra_options env secrets gpu".split(),
