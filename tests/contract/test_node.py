@@ -254,6 +254,19 @@ async def test_output_outlives_the_sandbox_until_it_is_forgotten(subject: Subjec
 # Processes
 
 
+async def test_two_who_write_stdin_are_told_apart(subject: Subject) -> None:
+    process = await subject.exec(await subject.started(), "cat")
+    await process.write_stdin(0, b"first\n", known=0)
+    assert process.stdin_sent == 6
+    await process.write_stdin(6, b"second\n", known=6)
+    with pytest.raises(errors.ConflictError, match="somebody else") as caught:
+        await process.write_stdin(6, b"lost\n", known=6)
+    assert caught.value.details["writer"] == "other"
+    await process.write_stdin(6, b"second\n", known=13)  # a repetition by who has written it
+    await process.end_stdin()
+    assert await content(process.output(1)) == b"first\nsecond\n"
+
+
 async def test_output_has_its_times_to_the_second_and_can_be_read_without_being_followed(subject: Subject) -> None:
     process = await subject.exec(await subject.started(), "echo", "0123456789")
     await process.wait()

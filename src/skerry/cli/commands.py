@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "create": "skerry.cli.create",
     "exec": "skerry.cli.exec",
     "shell": "skerry.cli.shell",
+    "attach": "skerry.cli.attach",
     "ls": "skerry.cli.ls",
     "ps": "skerry.cli.ps",
     "logs": "skerry.cli.logs",

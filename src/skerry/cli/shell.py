@@ -42,10 +42,11 @@ class ShellCommand(click.Command):
 @click.option("--env", multiple=True, callback=parse_pairs, metavar="KEY=VALUE", help="Set a variable; repeatable.")
 @click.option("--workdir", metavar="PATH", help="Working directory.")
 @click.option("--user", help="User; default: the sandbox's.")
+@click.option("--attach", metavar="PROCESS", help="Go back to this process instead, as `skerry attach` does.")
 @detach_keys_option
 @click.argument("sandbox", required=False, metavar="[SANDBOX] [-- COMMAND...]", shell_complete=completing.sandboxes)
 @click.pass_context
-def command(ctx: click.Context, /, sandbox: str | None, detach_keys: bytes, **options: Any) -> int:
+def command(ctx: click.Context, /, sandbox: str | None, attach: str | None, detach_keys: bytes, **options: Any) -> int:
     """Open a terminal in a sandbox and run COMMAND there: bash, where there is one.
 
     Without SANDBOX a new one is created, and terminated at the end. Every key goes to the command, Ctrl-C too; the
@@ -53,14 +54,18 @@ def command(ctx: click.Context, /, sandbox: str | None, detach_keys: bytes, **op
     """
     import asyncio
 
-    from skerry.cli.interactive import exec_joined, shell_joined
+    from skerry.cli.interactive import attach_joined, exec_joined, shell_joined
     from skerry.cli.rawmode import RawTerminal
 
     argv: tuple[str, ...] = ctx.meta.get("command") or SHELL
     new = {name: value for name in NEW_ONLY if (value := options.pop(name)) not in (None, ()) and value is not False}
     if sandbox is not None and new:
         raise click.UsageError(f"--{next(iter(new)).replace('_', '-')} is for a new sandbox; leave SANDBOX out")
+    if attach is not None and (sandbox is None or "command" in ctx.meta or any(options.values())):
+        raise click.UsageError("--attach goes back to a process as it is: give SANDBOX, and no command and no option")
     with RawTerminal(0, instead="run it in one, or pass streams on with `skerry exec`") as terminal:
+        if attach is not None and sandbox is not None:
+            return asyncio.run(attach_joined(sandbox, attach, terminal, detach_keys))
         if sandbox is None:
             return asyncio.run(shell_joined(new, argv, options, terminal, detach_keys))
         return asyncio.run(exec_joined(sandbox, argv, options, terminal, detach_keys))

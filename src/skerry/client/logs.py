@@ -23,6 +23,7 @@ from skerry.model.sandboxes import KeptOutput
 from skerry.wire import native
 from skerry.wire.frames import STDERR, STDOUT
 
+RECENT_BYTES: Final = 256 << 10
 ENTRYPOINT: Final = "entrypoint"
 SOURCES: Final[dict[int, LogSource]] = {STDOUT: "stdout", STDERR: "stderr"}
 
@@ -79,6 +80,18 @@ async def batches(client: Client, wanted: Wanted) -> AsyncIterator[list[LogEntry
                 yield rest
     finally:
         session.close()
+
+
+async def attached(client: Client, wanted: Wanted) -> ProcessSession:
+    """Return a session of a process with its streams, from where what is wanted begins; raises NotFoundError."""
+    process, kept = await find(client, wanted)
+    begins = [one.start if wanted.tail is None else max(one.start, one.end - RECENT_BYTES) for one in kept]
+    opening = native.OpenProcess(
+        sandbox=wanted.sandbox, process=process, offsets=(begins[0], begins[1]), stdin=True, fresh=True
+    )
+    session = ProcessSession(client, opening)
+    await session.start()
+    return session
 
 
 class _Channel:

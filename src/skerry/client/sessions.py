@@ -192,13 +192,15 @@ class ProcessSession:
             offsets=(out[0], err[0]),
             limits=(out[1], err[1]),
             stdin=self.outgoing is not None and self.exit is None,
+            fresh=not self._started,
         )
 
     def _on_started(self, told: native.ProcessStarted) -> None:
-        self._started = True
+        first, self._started = not self._started, True
         self.process = told.process
         if self.outgoing is not None:
-            self.outgoing.restart(told.stdin, told.stdin_limit)
+            begin = self.outgoing.begin if first else self.outgoing.restart
+            begin(told.stdin, told.stdin_limit)
             self._send_stdin()
 
     def _on_credit(self, acknowledged: int, limit: int) -> None:

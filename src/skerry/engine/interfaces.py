@@ -69,11 +69,16 @@ class ProcessHandle(Protocol):
     def stdin_acknowledged(self) -> int:
         """How many bytes of stdin the process has taken."""
 
-    async def write_stdin(self, offset: int, data: bytes | memoryview) -> int:
+    @property
+    def stdin_sent(self) -> int:
+        """How many bytes of stdin were written, by whoever did, whether or not they are taken yet."""
+
+    async def write_stdin(self, offset: int, data: bytes | memoryview, *, known: int | None = None) -> int:
         """Send bytes whose first has this offset, waiting while the process takes none; return what is acknowledged.
 
         That may be less than what was sent: it is told in batches. Bytes already taken are dropped; a gap, or a closed
-        stdin, raises ConflictError.
+        stdin, raises ConflictError. So does, with `details["writer"]`, what somebody else has written beyond the
+        `known` bytes: those of the caller would be taken for a repetition of it.
         """
 
     async def end_stdin(self) -> None: ...

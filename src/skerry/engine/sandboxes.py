@@ -89,9 +89,9 @@ class Sandboxes:
             check_key(idempotency_key)
             first = self._store.sandbox_by_key(idempotency_key)
             if first is not None:
-                return await self._outcome(first, spec)
+                return self._shown(await self._outcome(first, spec))
         live = await self._record(spec, idempotency_key)
-        return await self._outcome(live.view, spec)
+        return self._shown(await self._outcome(live.view, spec))
 
     def get(self, sandbox: SandboxId) -> SandboxView:
         """Raises NotFoundError."""

@@ -34,6 +34,10 @@ class LinkLost(Exception):
         self.lost = lost
 
 
+class OtherWriter(Exception):
+    """Somebody else has sent content on the channel."""
+
+
 class StreamError(Exception):
     """The agent could not do what a stream asked for. `message` comes from inside the sandbox."""
 
@@ -85,13 +89,16 @@ class AgentStream:
         stdin = self._link.streams.stdin(self.number)
         return stdin.acknowledged if stdin is not None else 0
 
-    async def send_stdin(self, content: bytes, offset: int | None = None) -> None:
+    async def send_stdin(self, content: bytes, offset: int | None = None, *, known: int | None = None) -> None:
         """Send content on channel 0, waiting as long as the other side does not take it.
 
-        `offset` makes a repetition harmless: what was sent before is skipped; a gap raises ValueError. Raises
+        `offset` makes a repetition harmless: what was sent before is skipped; a gap raises ValueError. More sent than
+        the `known` bytes raises OtherWriter: somebody else sends too. Raises
         BrokenPipeError when nothing takes the content any more, LinkLost when it may be repeated after an attach.
         """
         async with self._stdin_turn:
+            if known is not None and self.stdin_sent > known:
+                raise OtherWriter(f"{self.stdin_sent - known} bytes behind {known} are somebody else's")
             rest = memoryview(content)[self._already_sent(offset, len(content)) :]
             while rest:
                 size = min(await self._sendable(), len(rest))

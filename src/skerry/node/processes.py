@@ -13,7 +13,7 @@ from skerry.model.exits import ProcessExit
 from skerry.model.limits import ENV_BYTES
 from skerry.model.sandboxes import ProcessView
 from skerry.model.specs import ExecSpec, Terminal
-from skerry.node.agent_stream import AgentStream, LinkLost, StreamError
+from skerry.node.agent_stream import AgentStream, LinkLost, OtherWriter, StreamError
 from skerry.node.environment import encoded
 from skerry.node.output import ProcessOutput
 from skerry.node.output_log import OutputLog
@@ -31,6 +31,7 @@ class NodeProcess:
         self._beginning: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ProcessExit] = asyncio.get_running_loop().create_future()
         self._stdin_acknowledged = 0
+        self._stdin_sent = 0
         if view.exit is not None:
             self._exit.set_result(view.exit)
 
@@ -51,12 +52,23 @@ class NodeProcess:
             self._stdin_acknowledged = max(self._stdin_acknowledged, self._stream.stdin_acknowledged)
         return self._stdin_acknowledged
 
-    async def write_stdin(self, offset: int, data: bytes | memoryview) -> int:
+    @property
+    def stdin_sent(self) -> int:
+        if self._stream is not None:
+            self._stdin_sent = max(self._stdin_sent, self._stream.stdin_sent)
+        return self._stdin_sent
+
+    async def write_stdin(self, offset: int, data: bytes | memoryview, *, known: int | None = None) -> int:
         """Send bytes whose first has this offset; see the engine's `ProcessHandle`."""
         stream = self._live()
         try:
-            await stream.send_stdin(bytes(data), offset)
+            await stream.send_stdin(bytes(data), offset, known=known)
             await stream.stdin_mostly_acknowledged()
+        except OtherWriter as exc:
+            raise ConflictError(
+                f"somebody else has written to the stdin of process {self._view.id} since; attach to it anew",
+                writer="other",
+            ) from exc
         except ValueError as exc:
             raise ConflictError(f"stdin of process {self._view.id}: {exc}; go on at {stream.stdin_sent}") from exc
         except (BrokenPipeError, LinkLost) as exc:

@@ -49,13 +49,19 @@ class FakeProcess:
     def stdin_acknowledged(self) -> int:
         return self._stdin_taken
 
-    async def write_stdin(self, offset: int, data: bytes | memoryview) -> int:
+    @property
+    def stdin_sent(self) -> int:
+        return self._stdin_taken + len(self._stdin)
+
+    async def write_stdin(self, offset: int, data: bytes | memoryview, *, known: int | None = None) -> int:
         end = offset + len(data)
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._stdin) < _STDIN_BYTES or self._exited.done())
             received = self._stdin_taken + len(self._stdin)
             if self._exited.done():
                 self._stdin_taken = max(self._stdin_taken, end)
+            elif known is not None and received > known:
+                raise ConflictError(f"somebody else has written to the stdin of {self.view.id}", writer="other")
             elif self._stdin_ended or offset > received:
                 raise ConflictError(f"stdin of {self.view.id} is closed, or bytes before {offset} are missing")
             else:

@@ -105,13 +105,17 @@ class OpenExec(Payload, frozen=True, kw_only=True, tag_field="op", tag="exec"):
 
 
 class OpenProcess(Payload, frozen=True, kw_only=True, tag_field="op", tag="process"):
-    """Follow a process that exists; `entrypoint` names the entrypoint."""
+    """Follow a process that exists; `entrypoint` names the entrypoint.
+
+    `fresh` lets stdin begin behind all that anybody has written: of one who has written none of it himself.
+    """
 
     sandbox: str
     process: str
     offsets: tuple[Count, Count] = (0, 0)
     limits: tuple[Count, Count] = (0, 0)
     stdin: bool = False
+    fresh: bool = False
 
 
 class OpenRead(Payload, frozen=True, kw_only=True, tag_field="op", tag="read"):
@@ -156,7 +160,8 @@ Open = OpenExec | OpenProcess | OpenRead | OpenWrite | OpenList | OpenStat | Ope
 
 
 class ProcessStarted(Payload, frozen=True, kw_only=True):
-    """`stdin` is what the process has acknowledged, where DATA on channel 0 begins; `stdin_limit` its first limit."""
+    """`stdin` is where DATA on channel 0 begins: what the process has acknowledged, or with `fresh` all that was
+    written. `stdin_limit` is its first limit."""
 
     process: str
     stdin: Count = 0

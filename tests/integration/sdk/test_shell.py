@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -171,7 +172,7 @@ def test_a_window_that_is_closed_hangs_the_command_up(opened: Open, box: Sandbox
     window.until("up")
     window.wait(lambda: window.is_raw, "raw mode")
     window.slam()
-    assert window.program.wait(30) in (129, 1)
+    assert window.program.wait(30) == 129
     wait_for(lambda: box.exec("test", "-e", "/tmp/closed").wait() == 0, "the hang-up")
 
 
@@ -237,6 +238,129 @@ def test_a_command_that_is_not_found_says_so_and_exits_with_127(opened: Open, bo
     assert window.ended() == 127
     assert b"not found\r\n" in window.shown
     assert window.is_as_before
+
+
+def test_a_command_that_was_left_is_found_again_with_what_it_showed_last(opened: Open, box: Sandbox) -> None:
+    window = shell(opened, box, rows=20, columns=70)
+    window.type("seq 200 | sed s/^/before-/; cat\r")
+    window.until("before-200\r\n")
+    window.type("\x10\x11")
+    assert window.ended() == 0
+    shown = window.shown.decode()
+    process = shown.partition("detached: process ")[2].split()[0]
+    assert f"`skerry attach {box.object_id} {process}` leads back" in shown
+    for argv in (["attach", box.object_id, process], ["shell", "--attach", process, box.object_id]):
+        again = opened(*argv, rows=33, columns=99)
+        again.until("before-200\r\n")
+        assert b"before-100\r\n" not in again.shown  # the last hundred lines, not all
+        again.wait(lambda again=again: again.is_raw, "raw mode")
+        again.type("typed\r")
+        again.until("typed\r\ntyped\r\n")
+        again.type("\x10\x11")
+        assert again.ended() == 0
+        assert again.is_as_before
+    last = opened("attach", box.object_id, process, rows=33, columns=99)
+    last.until("typed\r\ntyped\r\n")
+    last.wait(lambda: last.is_raw, "raw mode")
+    last.type("\x03")
+    last.type("stty size; exit 6\r")
+    last.until("33 99\r\n")
+    assert last.ended() == 6
+    ended = opened("attach", box.object_id, process)
+    assert ended.ended() == 6
+    assert b"33 99\r\n" in ended.shown
+
+
+def test_who_attaches_has_the_screen_drawn_anew(opened: Open, box: Sandbox) -> None:
+    script = "trap 'printf drawn' WINCH; echo up; while :; do sleep 0.05; done"
+    window = opened("shell", box.object_id, "--", "bash", "-c", script)
+    window.until("up")
+    window.type("\x10\x11")
+    assert window.ended() == 0
+    process = window.shown.decode().partition("detached: process ")[2].split()[0]
+    again = opened("attach", box.object_id, process)  # as large as before
+    again.until("drawn", after=again.until("up\r\n"))
+    again.type("\x10\x11")
+    assert again.ended() == 0
+
+
+def test_two_at_one_terminal_see_the_same_and_who_types_second_is_told(opened: Open, box: Sandbox) -> None:
+    window = shell(opened, box)
+    process = box.processes()[-1].id
+    second = opened("attach", box.object_id, process)
+    second.until("ready> ")
+    second.wait(lambda: second.is_raw, "raw mode")
+    second.type("echo se''cond\r")
+    second.until("second\r\n")
+    window.until("second\r\n")
+    window.type("x")
+    assert window.ended() == 1
+    assert b"somebody else has written to the stdin of process" in window.shown
+    assert window.is_as_before
+    second.type("exit 8\r")
+    assert second.ended() == 8
+
+
+def test_there_is_no_way_to_what_has_no_terminal_or_is_not_there(opened: Open, box: Sandbox) -> None:
+    plain = box.exec("cat")
+    for argv, code, said in (
+        (["attach", box.object_id, plain.object_id], 1, "has no terminal to attach to; `skerry logs -f --process pr_"),
+        (["attach", box.object_id, "pr_\x1b[2J"], 1, "has no process pr_\\x1b[2J; `skerry ps sb_"),
+        (["attach", box.object_id], 1, "has no process entrypoint"),
+        (["shell", "--attach", plain.object_id], 2, "give SANDBOX, and no command"),
+        (["shell", "--attach", plain.object_id, box.object_id, "--", "true"], 2, "give SANDBOX, and no command"),
+    ):
+        window = opened(*argv)
+        assert window.ended() == code, bytes(window.shown)
+        assert said in window.shown.decode()
+        assert window.is_as_before
+    plain.stdin.write_eof()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
+def test_a_signal_during_the_start_leaves_no_sandbox(opened: Open, served: Server, number: int, after_s: float) -> None:
+    before = {sandbox.object_id for sandbox in Sandbox.list()}
+    window = opened("shell", "--block-network", "--timeout", "300", "--", "sh", "-c", "sleep 1000")
+    window.wait(lambda: taken(window.program.pid, number), "its handler")
+    over = time.monotonic() + after_s
+    window.wait(lambda: time.monotonic() > over, "the start to get somewhere")
+    window.program.send_signal(number)
+    assert window.ended() == 128 + number
+    assert window.is_as_before
+    wait_for(lambda: {sandbox.object_id for sandbox in Sandbox.list()} <= before, "the end of what was made")
+
+
+def test_a_signal_during_the_end_of_a_new_sandbox_does_not_leave_it(opened: Open, served: Server) -> None:
+    before = {sandbox.object_id for sandbox in Sandbox.list()}
+    window = opened("shell", "--block-network", "--timeout", "300", "--", "sh", "-c", "echo up; read -r line; exit 4")
+    window.until("up")
+    window.wait(lambda: window.is_raw, "raw mode")
+    window.type("\r")
+    window.wait(lambda: not window.is_raw or window.program.poll() is not None, "the end of the command")
+    for _ in range(3):
+        window.program.send_signal(signal.SIGTERM)
+    assert window.ended() == 4
+    wait_for(lambda: {sandbox.object_id for sandbox in Sandbox.list()} <= before, "the end of what was made")
+
+
+def test_a_signal_is_obeyed_while_no_server_answers(opened: Open, server: Server) -> None:
+    with Sandbox.create(block_network=True) as sandbox:
+        window = opened("shell", sandbox.object_id, "--", "sh", "-c", "echo up; sleep 1000", server=server)
+        window.until("up")
+        window.wait(lambda: window.is_raw, "raw mode")
+        server.kill9()
+        window.program.send_signal(signal.SIGTERM)
+        assert window.program.wait(20) == 128 + signal.SIGTERM
+        assert window.is_as_before
+        server.start()
+
+
+def taken(pid: int, number: int) -> bool:
+    """Tell whether a program has a handler of its own for a signal."""
+    with open(f"/proc/{pid}/status") as status:
+        caught = next(line.split()[1] for line in status if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def test_a_flood_can_be_interrupted_and_detached_from(opened: Open, box: Sandbox) -> None:

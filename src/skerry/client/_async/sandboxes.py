@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Any, Literal, Self, overload
 
-from skerry.client import terminals, words
+from skerry.client import logs, terminals, words
 from skerry.client._async.apps import App
 from skerry.client._async.filesystem import SandboxFilesystem
 from skerry.client._async.images import Image
@@ -361,6 +361,35 @@ class Sandbox:
         session = ProcessSession(self._client, opening)
         await session.start()
         return ContainerProcess(self._client, session, text=text, by_line=bufsize != 0, stdout=stdout, stderr=stderr)
+
+    @overload
+    async def process(
+        self,
+        process_id: str,
+        *,
+        tail: int | None = None,
+        text: Literal[True] = True,
+        bufsize: Literal[-1, 0, 1] = -1,
+    ) -> ContainerProcess[str]: ...
+
+    @overload
+    async def process(
+        self, process_id: str, *, tail: int | None = None, text: Literal[False], bufsize: Literal[-1, 0, 1] = -1
+    ) -> ContainerProcess[bytes]: ...
+
+    async def process(
+        self, process_id: str, *, tail: int | None = None, text: bool = True, bufsize: Literal[-1, 0, 1] = -1
+    ) -> Any:
+        """Return a process that exists, running or ended: one that another program started, or left.
+
+        Its output is read from the first byte that is kept, or from its last `tail` lines, at most 256 KiB of them, on.
+        What is written to its stdin comes behind what others have written.
+        """
+        pipe = StreamType.PIPE
+        _check_stdio(stdout=pipe, stderr=pipe, text=text, bufsize=bufsize)
+        wanted = logs.Wanted(sandbox=self.object_id, process=process_id, tail=tail)
+        session = await logs.attached(self._client, wanted)
+        return ContainerProcess(self._client, session, text=text, by_line=bufsize != 0, stdout=pipe, stderr=pipe)
 
     async def __aenter__(self) -> Self:
         return self

@@ -138,6 +138,11 @@ class Outgoing:
         self._forget(acknowledged)
         self._limit = max(self._limit, limit)
 
+    def begin(self, offset: int, limit: int) -> None:
+        """Begin at `offset`: what lies before it was written by others."""
+        self.acknowledged = self._sent = offset
+        self._limit = limit
+
     def restart(self, acknowledged: int, limit: int) -> None:
         """Go on at `acknowledged` on a new connection."""
         self._forget(acknowledged)

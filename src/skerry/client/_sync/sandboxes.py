@@ -199,6 +199,53 @@ class _Sandbox_exec:
         )
 
 
+class _Sandbox_process:
+    """Return a process that exists, running or ended: one that another program started, or left.
+
+    Its output is read from the first byte that is kept, or from its last `tail` lines, at most 256 KiB of them, on.
+    What is written to its stdin comes behind what others have written.
+    """
+
+    def __init__(self, inner: source.Sandbox) -> None:
+        self._inner = inner
+
+    @overload
+    def __call__(
+        self, process_id: str, *, tail: int | None = None, text: Literal[True] = True, bufsize: Literal[-1, 0, 1] = -1
+    ) -> ContainerProcess[str]: ...
+
+    @overload
+    def __call__(
+        self, process_id: str, *, tail: int | None = None, text: Literal[False], bufsize: Literal[-1, 0, 1] = -1
+    ) -> ContainerProcess[bytes]: ...
+
+    def __call__(
+        self, process_id: str, *, tail: int | None = None, text: bool = True, bufsize: Literal[-1, 0, 1] = -1
+    ) -> Any:
+        return background.run(self._do, process_id, tail=tail, text=text, bufsize=bufsize)
+
+    @overload
+    async def aio(
+        self, process_id: str, *, tail: int | None = None, text: Literal[True] = True, bufsize: Literal[-1, 0, 1] = -1
+    ) -> ContainerProcess[str]: ...
+
+    @overload
+    async def aio(
+        self, process_id: str, *, tail: int | None = None, text: Literal[False], bufsize: Literal[-1, 0, 1] = -1
+    ) -> ContainerProcess[bytes]: ...
+
+    async def aio(
+        self, process_id: str, *, tail: int | None = None, text: bool = True, bufsize: Literal[-1, 0, 1] = -1
+    ) -> Any:
+        return await background.bridge(self._do, process_id, tail=tail, text=text, bufsize=bufsize)
+
+    async def _do(
+        self, process_id: str, *, tail: int | None = None, text: bool = True, bufsize: Literal[-1, 0, 1] = -1
+    ) -> Any:
+        untyped: Any = self._inner.process
+        return ContainerProcess._wrap(await untyped(process_id, tail=tail, text=text, bufsize=bufsize))
+
+
 class Sandbox(Facade[source.Sandbox]):
     """A place to run code that nobody has reviewed."""
 
@@ -391,6 +438,10 @@ class Sandbox(Facade[source.Sandbox]):
     @property
     def exec(self) -> _Sandbox_exec:
         return _Sandbox_exec(self._inner)
+
+    @property
+    def process(self) -> _Sandbox_process:
+        return _Sandbox_process(self._inner)
 
     def __enter__(self) -> Self:
         background.run(self._inner.__aenter__)

@@ -52,7 +52,7 @@ async def _run(opened: native.Open, stream: Stream, engine: Engine) -> None:
         await _follow(handle, stream, stdin=opened.stdin == "pipe")
     elif isinstance(opened, native.OpenProcess):
         handle = engine.processes.get(sandbox, opened.process)
-        await _follow(handle, stream, stdin=opened.stdin)
+        await _follow(handle, stream, stdin=opened.stdin, fresh=opened.fresh)
     elif isinstance(opened, native.OpenRead):
         await _read(opened, stream, engine)
     elif isinstance(opened, native.OpenWrite):
@@ -72,9 +72,9 @@ async def _run(opened: native.Open, stream: Stream, engine: Engine) -> None:
 # Processes
 
 
-async def _follow(handle: ProcessHandle, stream: Stream, *, stdin: bool) -> None:
+async def _follow(handle: ProcessHandle, stream: Stream, *, stdin: bool, fresh: bool = False) -> None:
     """Carry a process's streams until its exit and the end of its channels are told."""
-    taken = handle.stdin_acknowledged
+    taken = handle.stdin_sent if fresh else handle.stdin_acknowledged
     if stdin:
         stream.input = ReceiveWindow(offset=taken)
     limit = stream.input.limit if stream.input else 0
@@ -117,16 +117,24 @@ async def _tell_exit(handle: ProcessHandle, stream: Stream) -> None:
 
 
 async def _feed(handle: ProcessHandle, stream: Stream) -> None:
-    """Carry stdin to the process; what it cannot take any more is acknowledged and dropped."""
+    """Carry stdin to the process; what it cannot take any more is acknowledged and dropped.
+
+    What a client has written before a lost connection it sends again. Beyond that all bytes are this stream's own, or
+    somebody else writes too, and who comes second is told.
+    """
     window = stream.input
     assert window is not None
+    known = handle.stdin_sent
     closed = False
     while (chunk := await window.take()) is not None:
         taken = window.taken
         if not closed:
             try:
-                taken = await handle.write_stdin(window.taken - len(chunk), memoryview(chunk))
-            except ConflictError:
+                taken = await handle.write_stdin(window.taken - len(chunk), memoryview(chunk), known=known)
+                known = max(known, window.taken)
+            except ConflictError as exc:
+                if "writer" in exc.details:
+                    raise
                 closed = True
         await stream.acknowledge(min(taken, window.taken))
     if not closed:
