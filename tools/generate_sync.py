@@ -125,7 +125,7 @@ def _imports(tree: ast.Module, name: str) -> list[ast.stmt]:
         + ast.parse(
             f"from skerry.client._async import {name} as source\n"
             "from skerry.client import loop as background\n"
-            "from skerry.client.facade import Block, Facade, IterMethod, Method, dual, unwrap\n"
+            "from skerry.client.facade import Block, Facade, IterMethod, Method, dual, dual_iter, unwrap\n"
             "from typing import overload, Any, Self\n"
         ).body
     )
@@ -234,8 +234,7 @@ def _iterating(method: Function, call: str, static: bool) -> ast.stmt:
     assert isinstance(method.returns, ast.Subscript)
     item = _wrapped("item", method.returns.slice)
     made = _with_body(method, f"async for item in {call}:\n    yield {item}")
-    assert static, "an iterating method of an instance needs a descriptor of its own"
-    made.decorator_list = [ast.Name("IterMethod")]
+    made.decorator_list = [ast.Name("IterMethod" if static else "dual_iter")]
     return made
 
 

@@ -174,6 +174,15 @@ LIST = {"op": "list", "path": b"/", "limit": WINDOW}
 STAT = {"op": "stat", "path": b"/"}
 MKDIR = {"op": "mkdir", "path": b"/tmp/d", "mode": 0o755, "parents": True}
 REMOVE = {"op": "remove", "path": b"/tmp/d", "recursive": True}
+RENAME = {"op": "rename", "path": b"/tmp/a", "target": b"/tmp/b"}
+WATCH = {
+    "op": "watch",
+    "path": b"/tmp",
+    "recursive": True,
+    "kinds": ["create", "modify", "remove", "move", "access"],
+    "timeout_ms": 0,
+    "limit": WINDOW,
+}
 
 hello = sent_to_agent(frame(HELLO, 0, pack(CLAIM)))
 session = hello + sent_to_host(frame(READY, 0, pack(FRESH)))
@@ -362,6 +371,8 @@ def attaches() -> None:
     case("READY with a live stream", TO_HOST, attach, told())
     case("READY with an ended process", TO_HOST, attach, told(exit=ENDED, stdin=None))
     case("READY with a file operation", TO_HOST, attach, told(op="read", pid=None, stdin=None, channels=channels[:1]))
+    seen = told(op="watch", pid=None, stdin=None, channels=channels[:1])
+    case("READY with a watch", TO_HOST, attach, seen)
     case("READY with stream 0", TO_HOST, attach, told(stream=0), "malformed_payload")
     case("READY with a stream beyond the last", TO_HOST, attach, told(stream=10), "malformed_payload")
     case("READY with channel 0", TO_HOST, attach, told(channels=[channels[0] | {"channel": 0}]), "malformed_payload")
@@ -405,9 +416,9 @@ def attaches() -> None:
 
 def opens() -> None:
     """OPEN by op, numbers of streams, and everything that may be wrong in a map."""
-    for op in (EXEC, READ, WRITE, LIST, STAT, MKDIR, REMOVE):
+    for op in (EXEC, READ, WRITE, LIST, STAT, MKDIR, REMOVE, RENAME, WATCH):
         case(f"OPEN {op['op']}", TO_AGENT, session, frame(OPEN, 1, pack(op)))
-    for op in (EXEC, READ, WRITE, LIST, STAT, MKDIR, REMOVE):
+    for op in (EXEC, READ, WRITE, LIST, STAT, MKDIR, REMOVE, RENAME, WATCH):
         for key in op:
             case(
                 f"OPEN {op['op']} without {key}",
@@ -473,6 +484,19 @@ def opens() -> None:
         frame(OPEN, 1, pack(READ | {"limit": MIB + 1})),
         "bad_credit",
     )
+    case("OPEN watch with no kinds", TO_AGENT, session, frame(OPEN, 1, pack(WATCH | {"kinds": []})))
+    for name, fields in {
+        "an unknown kind": {"kinds": ["create", "bored"]},
+        "the kind overflow": {"kinds": ["overflow"]},
+        "a kind that is bytes": {"kinds": [b"create"]},
+        "kinds that are a string": {"kinds": "create"},
+        "a negative timeout": {"timeout_ms": -1},
+    }.items():
+        case(f"OPEN watch with {name}", TO_AGENT, session, frame(OPEN, 1, pack(WATCH | fields)), "malformed_payload")
+    beyond = frame(OPEN, 1, pack(WATCH | {"limit": MIB + 1}))
+    case("OPEN watch with too wide a limit", TO_AGENT, session, beyond, "bad_credit")
+    near = RENAME | {"target": b"tmp/b"}
+    case("OPEN of a rename to a relative path is answered", TO_AGENT, session, frame(OPEN, 1, pack(near)))
     case("OPEN cut off", TO_AGENT, session, frame(OPEN, 1, pack(EXEC)[:-1], length=len(pack(EXEC))), "incomplete")
 
 
@@ -534,6 +558,8 @@ def streams_to_host() -> None:
     case("STARTED of an unknown stream", TO_HOST, session, started, "unknown_stream")
     case("STARTED twice", TO_HOST, running(), started, "unexpected_frame")
     case("STARTED of a stat", TO_HOST, opened(STAT), no_process, "unexpected_frame")
+    case("STARTED of a rename", TO_HOST, opened(RENAME), no_process, "unexpected_frame")
+    case("STARTED of a watch", TO_HOST, opened(WATCH), no_process)
     for kind, name, body in (
         (DATA, "DATA", content(1, 1, 0, 1)),
         (END, "END", end(1, 1, 0)),
@@ -624,7 +650,7 @@ def outcomes() -> None:
         running(READ) + sent_to_agent(frame(CLOSE, 1)),
         failed("aborted"),
     )
-    for op, fields in ((STAT, ENTRY), (MKDIR, {}), (REMOVE, {})):
+    for op, fields in ((STAT, ENTRY), (MKDIR, {}), (REMOVE, {}), (RENAME, {})):
         case(f"RESULT of {op['op']}", TO_HOST, opened(op), frame(RESULT, 1, pack(fields)))
         twice = opened(op) + sent_to_host(frame(RESULT, 1, pack(fields)))
         case(f"RESULT of {op['op']} twice", TO_HOST, twice, frame(RESULT, 1, pack(fields)), "unknown_stream")
@@ -643,7 +669,7 @@ def outcomes() -> None:
         "a negative size": ENTRY | {"size": -1},
     }.items():
         case(f"RESULT of stat with {name}", TO_HOST, opened(STAT), frame(RESULT, 1, pack(wrong)), "malformed_payload")
-    for op in (READ, LIST):
+    for op in (READ, LIST, WATCH):
         done = frame(RESULT, 1, pack({}))
         case(f"RESULT of {op['op']} before END", TO_HOST, running(op), done, "unexpected_frame")
         case(f"RESULT of {op['op']}", TO_HOST, running(op) + sent_to_host(end(1, 1, 0)), done)
@@ -724,6 +750,7 @@ def channels_to_host() -> None:
     case("DATA on channel 2 of a terminal", TO_HOST, running(TERMINAL), content(2, 1, 0, 1), "unexpected_frame")
     case("END on channel 2 of a terminal", TO_HOST, running(TERMINAL), end(2, 1, 0), "unexpected_frame")
     case("DATA on channel 2 of a read", TO_HOST, running(READ), content(2, 1, 0, 1), "unexpected_frame")
+    case("DATA of a watch", TO_HOST, running(WATCH), content(1, 1, 0, 5))
     case("DATA of a write", TO_HOST, running(WRITE), content(1, 1, 0, 1), "unexpected_frame")
     case("DATA of a stat", TO_HOST, opened(STAT), content(1, 1, 0, 1), "unexpected_frame")
     fed = running() + sent_to_agent(content(0, 1, 0, 5))

@@ -118,6 +118,7 @@ impl Agent {
             Token::Timer => self.take_time(),
             Token::Door => self.take_offer(),
             Token::Process(id, channel) => self.pump(id, channel),
+            Token::Task(id) => drop(self.tasks.wake(id)),
         }
         Ok(())
     }
@@ -232,7 +233,7 @@ impl Agent {
         match event {
             Event::Hello(hello) => self.claim(&hello)?,
             Event::Open(id, Open::Exec(request)) => self.processes.start(streams, events, id, &request),
-            Event::Open(id, open) => self.tasks.open(streams, id, open),
+            Event::Open(id, open) => self.tasks.open(streams, events, id, open),
             Event::Input(id) => {
                 if !self.tasks.wake(id) {
                     self.processes.pump_in(streams, events, id);
@@ -290,6 +291,7 @@ impl Agent {
         }
         let childless = self.processes.expire(&mut self.session.streams, &self.events, now);
         self.finished |= childless && self.shutdown.is_some();
+        self.tasks.expire(now);
         if self.next_sweep.is_some_and(|at| at <= now) {
             self.next_sweep = (!self.session.streams.sweep()).then(|| now + SWEEP);
         }
@@ -303,7 +305,8 @@ impl Agent {
 
     /// Set the timer to whatever comes first.
     fn arm(&mut self) {
-        let next = self.processes.deadline().into_iter().chain(self.shutdown).chain(self.next_sweep).min();
+        let deadlines = self.processes.deadline().into_iter().chain(self.tasks.deadline());
+        let next = deadlines.chain(self.shutdown).chain(self.next_sweep).min();
         self.events.arm(next);
     }
 

@@ -21,6 +21,8 @@ pub enum Token {
     Door,
     /// A channel of a process, by the number of its stream.
     Process(u32, u8),
+    /// A file operation, by the number of its stream.
+    Task(u32),
 }
 
 impl Token {
@@ -32,6 +34,7 @@ impl Token {
             Token::Signals => (18, 0),
             Token::Timer => (19, 0),
             Token::Door => (20, 0),
+            Token::Task(stream) => (21, stream),
         };
         EventData::new_u64(kind << 32 | u64::from(stream))
     }
@@ -44,6 +47,7 @@ impl Token {
             18 => Token::Signals,
             19 => Token::Timer,
             20 => Token::Door,
+            21 => Token::Task(raw as u32),
             channel => Token::Process(raw as u32, channel as u8),
         }
     }
@@ -128,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for token in [Token::Input, Token::Output, Token::Signals, Token::Timer, Token::Door] {
+        let tokens = [Token::Input, Token::Output, Token::Signals, Token::Timer, Token::Door, Token::Task(7)];
+        for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);
         }
         for channel in 0..3 {

@@ -4,6 +4,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use crate::paths::{self, Target, refusal};
 use crate::removal::Removal;
 use crate::streams::Streams;
 use crate::users::{Accounts, Names};
+use crate::watch::Watching;
 
 /// Bytes that one step reads or writes.
 const CHUNK: usize = 256 << 10;
@@ -37,6 +39,7 @@ pub enum Task {
     Write(Writing),
     List(Listing),
     Remove(Removal),
+    Watch(Watching),
 }
 
 /// An operation that goes on, or the RESULT of one that is over already.
@@ -74,6 +77,16 @@ pub fn begin(streams: &mut Streams, id: u32, open: Open) -> Result<Begun, Refusa
             paths::make_folder(&path, mode, parents)?;
             return Ok(Begun::Done(message::done()));
         }
+        Open::Rename { path, target } => {
+            paths::rename(&path, &target)?;
+            return Ok(Begun::Done(message::done()));
+        }
+        Open::Watch { path, recursive, kinds, timeout_ms, limit } => {
+            let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+            let watching = Watching::begin(&path, recursive, kinds, timeout)?;
+            streams.open_output(id, 1, limit);
+            Task::Watch(watching)
+        }
         Open::Stat { path } => return Ok(Begun::Done(paths::stat_entry(&path)?)),
         Open::Exec(_) => return Err(Refusal::new("unimplemented", "an exec is no file operation")),
     };
@@ -87,6 +100,22 @@ impl Task {
             Task::Write(writing) => writing.step(streams, id),
             Task::List(listing) => listing.step(streams, id),
             Task::Remove(removal) => removal.step(),
+            Task::Watch(watching) => watching.step(streams, id),
+        }
+    }
+
+    /// Return what says by itself that there is something to do.
+    pub fn descriptor(&self) -> Option<&OwnedFd> {
+        match self {
+            Task::Watch(watching) => Some(watching.descriptor()),
+            _ => None,
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        match self {
+            Task::Watch(watching) => watching.deadline(),
+            _ => None,
         }
     }
 }

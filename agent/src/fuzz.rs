@@ -112,7 +112,7 @@ impl Game {
 
     /// Return an OPEN for an operation that has channels, or one that has none.
     fn open_payload(&mut self) -> Vec<u8> {
-        let op = ["exec", "read", "write", "list", "stat", "remove"][self.random.below(6)];
+        let op = ["exec", "read", "write", "list", "stat", "remove", "watch", "rename"][self.random.below(8)];
         let mut packer = Packer::map(16);
         packer.text("op").text(op);
         packer.text("path").binary(b"/tmp/x");
@@ -133,11 +133,13 @@ impl Game {
         let terminal = self.random.one_in(3);
         packer.text("stderr").text(if terminal { "stdout" } else { "pipe" });
         let mut payload = packer.finish();
-        // Sixteen members are written above, and four more follow: the map's header says how many.
-        payload.splice(..3, [0xde, 0, 20]);
-        let mut rest = Packer::map(4);
+        // Sixteen members are written above, and six more follow: the map's header says how many.
+        payload.splice(..3, [0xde, 0, 22]);
+        let mut rest = Packer::map(6);
         rest.text("timeout_ms").unsigned(0);
         rest.text("no_new_privileges").flag(false);
+        rest.text("target").binary(b"/tmp/y");
+        rest.text("kinds").open_array(0);
         rest.text("terminal");
         match terminal {
             true => {
@@ -277,7 +279,7 @@ impl Game {
                 self.told.insert((id, 1), Told { limit: exec.limits[0], ..Told::default() });
                 self.processes.insert(id);
             }
-            Open::Read { limit, .. } | Open::List { limit, .. } => {
+            Open::Read { limit, .. } | Open::List { limit, .. } | Open::Watch { limit, .. } => {
                 self.session.streams.open_output(id, 1, *limit);
                 self.session.streams.started(id, None, &message::started(None));
                 self.told.insert((id, 1), Told { limit: *limit, ..Told::default() });

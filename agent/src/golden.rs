@@ -140,7 +140,9 @@ impl Replay {
                 }
             }
             Open::Write { .. } => stream.open_input(),
-            Open::Read { limit, .. } | Open::List { limit, .. } => stream.open_output(1, *limit),
+            Open::Read { limit, .. } | Open::List { limit, .. } | Open::Watch { limit, .. } => {
+                stream.open_output(1, *limit);
+            }
             _ => panic!("an operation without STARTED"),
         }
     }
@@ -151,7 +153,8 @@ impl Replay {
         self.session.last_stream = map.unsigned("last_stream").expect("a number") as u32;
         for told in map.array("streams").expect("streams") {
             let told = told.as_map().expect("a stream");
-            let op = ["exec", "read", "write", "list"].into_iter().find(|op| told.text("op") == Ok(op));
+            let op =
+                ["exec", "read", "write", "list", "watch"].into_iter().find(|op| told.text("op") == Ok(op));
             let mut stream = Stream::new(op.expect("an operation"));
             stream.exit = told.optional("exit", |exit| Ok(exit_of(exit.as_map()?))).expect("an exit or nil");
             if let Value::Map(stdin) = told.get("stdin").expect("stdin or nil") {

@@ -2,6 +2,7 @@
 
 mod agent;
 mod attach;
+mod changes;
 mod channel;
 mod contain;
 mod events;
@@ -30,6 +31,7 @@ mod tasks;
 mod terminal;
 mod users;
 mod value;
+mod watch;
 
 use std::fmt::Display;
 use std::process::ExitCode;

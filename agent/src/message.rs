@@ -83,6 +83,15 @@ pub fn done() -> Vec<u8> {
     Packer::map(0).finish()
 }
 
+/// One change of a watched path.
+pub fn change(kind: &str, paths: &[Vec<u8>]) -> Vec<u8> {
+    let mut packer = Packer::map(2);
+    packer.text("kind").text(kind);
+    packer.text("paths").open_array(paths.len() as u32);
+    paths.iter().for_each(|path| packer.binary(path));
+    packer.finish()
+}
+
 pub fn written(size: u64) -> Vec<u8> {
     let mut packer = Packer::map(1);
     packer.text("size").unsigned(size);

@@ -1,5 +1,6 @@
 //! OPEN: what the host asks for, and which of it is a mistake of the caller.
 
+use crate::changes::Kinds;
 use crate::frame::Violation;
 use crate::message::Refusal;
 use crate::value::{BAD, Map, Parsed, Value};
@@ -18,6 +19,8 @@ pub enum Open {
     Stat { path: Vec<u8> },
     Mkdir { path: Vec<u8>, mode: u32, parents: bool },
     Remove { path: Vec<u8>, recursive: bool },
+    Rename { path: Vec<u8>, target: Vec<u8> },
+    Watch { path: Vec<u8>, recursive: bool, kinds: Kinds, timeout_ms: u64, limit: u64 },
 }
 
 pub struct Exec {
@@ -100,6 +103,8 @@ impl Open {
             Open::Stat { .. } => "stat",
             Open::Mkdir { .. } => "mkdir",
             Open::Remove { .. } => "remove",
+            Open::Rename { .. } => "rename",
+            Open::Watch { .. } => "watch",
         }
     }
 
@@ -126,6 +131,14 @@ impl Open {
                 Open::Mkdir { path: path(&map)?, mode: map.small("mode")?, parents: map.flag("parents")? }
             }
             "remove" => Open::Remove { path: path(&map)?, recursive: map.flag("recursive")? },
+            "rename" => Open::Rename { path: path(&map)?, target: map.binary("target")?.to_vec() },
+            "watch" => Open::Watch {
+                path: path(&map)?,
+                recursive: map.flag("recursive")?,
+                kinds: kinds(&map)?,
+                timeout_ms: map.unsigned("timeout_ms")?,
+                limit: window(map.unsigned("limit")?)?,
+            },
             op => {
                 let message = format!("this agent knows no operation {op:.32}");
                 return Ok(Err(Refusal::new("unimplemented", message)));
@@ -139,7 +152,8 @@ impl Open {
         match self {
             Open::Exec(exec) => exec.check(),
             Open::Read { path, .. } | Open::List { path, .. } | Open::Stat { path } => check_path(path),
-            Open::Remove { path, .. } => check_path(path),
+            Open::Remove { path, .. } | Open::Watch { path, .. } => check_path(path),
+            Open::Rename { path, target } => check_path(path).and(check_path(target)),
             Open::Write { path, mode, .. } => check_path(path).and(check_mode(mode.unwrap_or(0))),
             Open::Mkdir { path, mode, .. } => check_path(path).and(check_mode(*mode)),
         }
@@ -148,6 +162,11 @@ impl Open {
 
 fn path(map: &Map) -> Parsed<Vec<u8>> {
     Ok(map.binary("path")?.to_vec())
+}
+
+fn kinds(map: &Map) -> Parsed<Kinds> {
+    let words: Vec<&str> = map.array("kinds")?.iter().map(|word| word.as_text()).collect::<Parsed<_>>()?;
+    Kinds::of(words.into_iter()).ok_or(BAD)
 }
 
 /// A first limit is at most the window, since nothing is acknowledged yet.

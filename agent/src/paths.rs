@@ -42,6 +42,13 @@ pub fn open(base: impl AsFd, path: &[u8], flags: OFlags, mode: Mode) -> Result<O
     rustix::fs::openat2(base, path, flags | OFlags::CLOEXEC, mode, ResolveFlags::NO_MAGICLINKS)
 }
 
+/// Open an absolute path on which there is no link at all.
+pub fn open_without_links(path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)
+}
+
 /// Open a regular file; what is no regular file is refused without waiting for anybody at its other end.
 pub fn open_regular(step: &str, path: &[u8], flags: OFlags, mode: Mode) -> Result<(OwnedFd, Stat), Refusal> {
     let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -143,6 +150,25 @@ pub fn make_folder(path: &[u8], mode: u32, parents: bool) -> Result<(), Refusal>
 fn set_mode(folder: &OwnedFd, name: &[u8], mode: u32) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     rustix::fs::fchmod(open(folder, name, flags, Mode::empty())?, Mode::from_raw_mode(mode))
+}
+
+/// Give what is at `path` another name, in place of a file or an empty folder that has it.
+pub fn rename(path: &[u8], target: &[u8]) -> Result<(), Refusal> {
+    const STEP: &str = "rename";
+    let failed = |errno| refusal(STEP, path, errno);
+    let (folder, name) = split(trim(path)).ok_or_else(|| failed(Errno::INVAL))?;
+    let folder = open_folder(CWD, folder).map_err(failed)?;
+    let missed = |errno| refusal("rename to", target, errno);
+    let (into, new) = split(trim(target)).ok_or_else(|| missed(Errno::INVAL))?;
+    let into = open_folder(CWD, into).map_err(missed)?;
+    rustix::fs::renameat(&folder, name, &into, new).map_err(|errno| match errno {
+        Errno::NOENT => failed(errno),
+        Errno::XDEV => {
+            let cause = "the new place is on another file system; copy it there and remove it here";
+            refused("failed_precondition", STEP, path, cause)
+        }
+        errno => missed(errno),
+    })
 }
 
 /// Return the path without slashes at its end.

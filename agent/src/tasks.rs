@@ -1,10 +1,16 @@
 //! The file operations that go on at once, and which of them can take a step.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use crate::events::{Events, Token, Until};
 use crate::files::{self, Begun, Step, Task};
+use crate::message::Refusal;
 use crate::open::Open;
 use crate::streams::Streams;
+
+/// Paths that may be watched at once: each has an instance of inotify, of which there are few.
+const WATCHES: usize = 64;
 
 #[derive(Default)]
 pub struct Tasks {
@@ -15,9 +21,16 @@ pub struct Tasks {
 
 impl Tasks {
     /// Begin an operation, and answer it where that was all.
-    pub fn open(&mut self, streams: &mut Streams, id: u32, open: Open) {
+    pub fn open(&mut self, streams: &mut Streams, events: &Events, id: u32, open: Open) {
+        if matches!(open, Open::Watch { .. }) && self.watches() >= WATCHES {
+            let message = format!("{WATCHES} paths are watched already; end one of those watches first");
+            return streams.refuse(id, &Refusal::new("resource_exhausted", message));
+        }
         match files::begin(streams, id, open) {
             Ok(Begun::Task(task)) => {
+                if let Some(descriptor) = task.descriptor() {
+                    let _ = events.watch(descriptor, Token::Task(id), Until::Readable);
+                }
                 self.all.insert(id, task);
                 self.wake(id);
             }
@@ -61,6 +74,24 @@ impl Tasks {
                 }
             }
         }
+    }
+
+    /// Return when the first operation ends by itself.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.all.values().filter_map(|task| task.deadline()).min()
+    }
+
+    /// Let those go on whose time is over.
+    pub fn expire(&mut self, now: Instant) {
+        let due = |task: &Task| task.deadline().is_some_and(|deadline| deadline <= now);
+        let over: Vec<u32> = self.all.iter().filter(|(_, task)| due(task)).map(|(id, _)| *id).collect();
+        for id in over {
+            self.wake(id);
+        }
+    }
+
+    fn watches(&self) -> usize {
+        self.all.values().filter(|task| task.descriptor().is_some()).count()
     }
 
     /// Give the operation up; what it has not finished goes.

@@ -46,10 +46,7 @@ impl<'a> Map<'a> {
     }
 
     pub fn text(&self, key: &str) -> Parsed<&'a str> {
-        match self.get(key)? {
-            Value::Text(text) => Ok(text),
-            _ => Err(BAD),
-        }
+        self.get(key)?.as_text()
     }
 
     pub fn binary(&self, key: &str) -> Parsed<&'a [u8]> {
@@ -85,6 +82,13 @@ impl<'a> Map<'a> {
 }
 
 impl<'a> Value<'a> {
+    pub fn as_text(&self) -> Parsed<&'a str> {
+        match self {
+            Value::Text(text) => Ok(text),
+            _ => Err(BAD),
+        }
+    }
+
     pub fn as_binary(&self) -> Parsed<&'a [u8]> {
         match self {
             Value::Binary(bytes) => Ok(bytes),

@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # type checkers take it for true; importing `typing` woul
 if TYPE_CHECKING:
     from typing import Any
 
-    from skerry import aio, exception, stream_type
+    from skerry import aio, exception, stream_type, types
     from skerry.client._async.streams import OutputDroppedWarning
     from skerry.client._core.timings import Timings
     from skerry.client._sync.apps import App
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from skerry.client.buildlog import enable_output
     from skerry.client.client import Client, connect
     from skerry.client.fileinfo import FileInfo
+    from skerry.client.filewatch import FileWatchEvent, FileWatchEventType
     from skerry.client.logentry import LogEntry
     from skerry.client.stream_type import StreamType
     from skerry.model.errors import Error
@@ -40,6 +41,8 @@ _HOMES = {
     "ContainerProcess": "skerry.client._sync.processes",
     "Error": "skerry.model.errors",
     "FileInfo": "skerry.client.fileinfo",
+    "FileWatchEvent": "skerry.client.filewatch",
+    "FileWatchEventType": "skerry.client.filewatch",
     "Image": "skerry.client._sync.images",
     "LogEntry": "skerry.client.logentry",
     "LogReader": "skerry.client._sync.logs",
@@ -58,7 +61,7 @@ _HOMES = {
     "connect": "skerry.client.client",
     "enable_output": "skerry.client.buildlog",
 }
-_MODULES = ("aio", "exception", "stream_type")
+_MODULES = ("aio", "exception", "stream_type", "types")
 
 __all__ = [
     "App",
@@ -66,6 +69,8 @@ __all__ = [
     "ContainerProcess",
     "Error",
     "FileInfo",
+    "FileWatchEvent",
+    "FileWatchEventType",
     "Image",
     "LogEntry",
     "LogReader",
@@ -87,6 +92,7 @@ __all__ = [
     "enable_output",
     "exception",
     "stream_type",
+    "types",
 ]
 
 

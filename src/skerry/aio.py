@@ -21,6 +21,7 @@ from skerry.client._async.streams import OutputDroppedWarning, StreamReader, Str
 from skerry.client.buildlog import enable_output
 from skerry.client.client import Client, connect
 from skerry.client.fileinfo import FileInfo
+from skerry.client.filewatch import FileWatchEvent, FileWatchEventType
 from skerry.client.logentry import LogEntry
 from skerry.client.stream_type import StreamType
 
@@ -29,6 +30,8 @@ __all__ = [
     "Client",
     "ContainerProcess",
     "FileInfo",
+    "FileWatchEvent",
+    "FileWatchEventType",
     "Image",
     "LogEntry",
     "LogReader",

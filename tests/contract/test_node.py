@@ -14,6 +14,7 @@ from skerry.model import errors
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxReason
 from skerry.model.ids import ImageId, ProcessId, SandboxId, encode
 from skerry.model.nodes import Launch
+from skerry.model.sandboxes import FILE_CHANGES
 from skerry.model.specs import ExecSpec, SandboxSpec, Terminal
 from skerry.testing.clock import VirtualClock, settle
 from skerry.testing.ids import CountingIds
@@ -477,3 +478,83 @@ async def test_each_wrong_kind_of_path_has_its_own_error(subject: Subject) -> No
         await files.make_directory("/tmp", parents=False)
     with pytest.raises(errors.SandboxFilesystemNotFoundError):
         await files.remove("/tmp/none")
+
+
+async def test_a_file_and_a_folder_get_another_name(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.write("/tmp/a/file", chunks(b"x"))
+    await files.write("/tmp/old", chunks(b"y"))
+    await files.rename("/tmp/a", "/tmp/b")
+    await files.rename("/tmp/b/file", "/tmp/old")
+    assert (await files.stat("/tmp/old")).size == 1
+    assert [entry.name async for entry in files.list("/tmp/b")] == []
+    for path, target, wrong in (
+        ("/tmp/none", "/tmp/c", errors.SandboxFilesystemNotFoundError),
+        ("/tmp/old", "/tmp/none/c", errors.SandboxFilesystemNotFoundError),
+        ("/tmp/old", "/tmp/b", errors.SandboxFilesystemIsADirectoryError),
+        ("/tmp/b", "/tmp/old", errors.SandboxFilesystemNotADirectoryError),
+        ("/tmp/b", "/tmp/b/c", errors.InvalidError),
+    ):
+        with pytest.raises(wrong):
+            await files.rename(path, target)
+
+
+async def test_changes_of_a_watched_folder_are_told_until_the_timeout(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.make_directory("/tmp/seen/below")
+    watching = await files.watch("/tmp/seen", kinds=FILE_CHANGES - {"access", "modify"}, timeout_s=3.0)
+    await files.make_directory("/tmp/seen/new")
+    await files.make_directory("/tmp/seen/below/unseen")
+    await files.make_directory("/tmp/unseen")
+    await files.rename("/tmp/seen/new", "/tmp/seen/other")
+    await files.rename("/tmp/seen/other", "/tmp/gone")
+    await files.remove("/tmp/seen/below", recursive=True)
+    await subject.pass_time(3.5)
+    assert [(change.kind, change.paths) async for change in watching.changes()] == [
+        ("create", ("/tmp/seen/new",)),
+        ("move", ("/tmp/seen/new", "/tmp/seen/other")),
+        ("move", ("/tmp/seen/other",)),
+        ("remove", ("/tmp/seen/below",)),
+    ]
+    await watching.close()
+
+
+async def test_a_recursive_watch_sees_folders_that_come_later(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.make_directory("/tmp/seen")
+    watching = await files.watch("/tmp/seen", recursive=True, kinds={"create", "move"})
+    changes = watching.changes()
+    await files.make_directory("/tmp/seen/a")
+    assert (await anext(changes)).paths == ("/tmp/seen/a",)
+    await files.make_directory("/tmp/seen/a/b")
+    assert (await anext(changes)).paths == ("/tmp/seen/a/b",)
+    await files.rename("/tmp/seen/a", "/tmp/seen/z")
+    assert (await anext(changes)).paths == ("/tmp/seen/a", "/tmp/seen/z")
+    await files.make_directory("/tmp/seen/z/b/c")
+    assert (await anext(changes)).paths == ("/tmp/seen/z/b/c",)
+    await watching.close()
+
+
+async def test_what_a_watch_loses_because_nobody_reads_is_told(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.make_directory("/tmp/seen")
+    watching = await files.watch("/tmp/seen", kinds={"create", "remove"})
+    for _ in range(600):
+        await files.make_directory(f"/tmp/seen/{'x' * 255}")
+        await files.remove(f"/tmp/seen/{'x' * 255}")
+        await files.make_directory(f"/tmp/seen/{'y' * 255}")
+        await files.remove(f"/tmp/seen/{'y' * 255}")
+    told = 0
+    async for change in watching.changes():
+        told += 1
+        if change.kind == "overflow":
+            assert change.paths == ("/tmp/seen",)
+            break
+    assert told <= 2400
+    await watching.close()
+
+
+async def test_what_is_not_there_cannot_be_watched(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    with pytest.raises(errors.SandboxFilesystemNotFoundError):
+        await files.watch("/tmp/none", kinds=FILE_CHANGES)

@@ -40,8 +40,17 @@ ENTRY = {
     "modified": 1.5,
     "target": None,
 }
-RESULTS: dict[str, Any] = {"read": {}, "write": {"size": 1}, "list": {}, "stat": ENTRY, "mkdir": {}, "remove": {}}
-AT_ONCE = ("stat", "mkdir", "remove")
+RESULTS: dict[str, Any] = {
+    "read": {},
+    "write": {"size": 1},
+    "list": {},
+    "stat": ENTRY,
+    "mkdir": {},
+    "remove": {},
+    "rename": {},
+    "watch": {},
+}
+AT_ONCE = ("stat", "mkdir", "remove", "rename")
 
 
 def control(kind: FrameType, stream: int, fields: object) -> bytes:
@@ -200,7 +209,7 @@ def _opened(op: dict[str, Any]) -> AgentSide:
         outputs = {1: op["stdout"] == "pipe", 2: op["stderr"] == "pipe"}
         side.channels = {number: Channel(op["limits"][number - 1]) for number, piped in outputs.items() if piped}
         side.stdin = Stdin() if op["stdin"] == "pipe" else None
-    elif side.op in ("read", "list"):
+    elif side.op in ("read", "list", "watch"):
         side.channels = {1: Channel(op["limit"])}
     elif side.op == "write":
         side.stdin = Stdin()

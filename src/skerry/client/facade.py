@@ -89,6 +89,26 @@ class dual(Generic[F, P, R]):
         return run(self.__wrapped__, instance, *args, **kwargs)
 
 
+class dual_iter(Generic[F, P, R]):
+    """Makes an `IterMethod` of a function in a class that yields."""
+
+    def __init__(self, function: Callable[Concatenate[F, P], AsyncIterator[R]]) -> None:
+        self.__wrapped__ = function
+        self.__doc__ = function.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: F, owner: type) -> IterMethod[P, R]: ...
+
+    def __get__(self, instance: F | None, owner: type) -> Self | IterMethod[P, R]:
+        if instance is None:
+            return self
+        bound: Callable[P, AsyncIterator[R]] = partial(self.__wrapped__, instance)
+        return IterMethod(bound)
+
+
 class IterMethod(Generic[P, R]):
     """The same for a function that yields: called, it gives an iterator; `aio` an asynchronous one."""
 
@@ -99,21 +119,27 @@ class IterMethod(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
         source = self._function(*args, **kwargs)
-        while True:
-            try:
-                item = run(_next, source)
-            except StopAsyncIteration:
-                return
-            yield item
+        try:
+            while True:
+                try:
+                    item = run(_next, source)
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            run(_close, source)  # who leaves a loop early holds nothing on from then on
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, None]:
         source = self._function(*args, **kwargs)
-        while True:
-            try:
-                item = await bridge(_next, source)
-            except StopAsyncIteration:
-                return
-            yield item
+        try:
+            while True:
+                try:
+                    item = await bridge(_next, source)
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            await bridge(_close, source)
 
 
 class Block(Generic[R]):
@@ -140,3 +166,8 @@ class Block(Generic[R]):
 
 async def _next(source: AsyncIterator[R]) -> R:
     return await anext(source)
+
+
+async def _close(source: AsyncIterator[object]) -> None:
+    if isinstance(source, AsyncGenerator):
+        await source.aclose()

@@ -44,7 +44,7 @@ class FileCall:
         self._started: bytes | None = None
         self._writes = isinstance(opening, native.OpenWrite)
         self._pulse = Pulse()
-        if isinstance(opening, native.OpenRead):
+        if isinstance(opening, native.OpenRead | native.OpenWatch):
             self._incoming.limit = opening.limit
         self._stream = socket.open(self, native.encode(opening))
 
@@ -65,14 +65,14 @@ class FileCall:
             await self._wait()
         return native.decode(self._started, kind)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the content until its end."""
+    async def chunks(self, window: int = BULK_WINDOW) -> AsyncIterator[bytes]:
+        """Yield the content until its end; no more than `window` of it waits here."""
         while True:
             for chunk in self._incoming.take():
                 yield chunk
             if self._incoming.ended:
                 return
-            limit = self._incoming.grant(BULK_WINDOW)
+            limit = self._incoming.grant(window)
             if limit is not None:
                 self._socket.send_encoded(encode_credit(self._stream, STDOUT, self._incoming.received, limit))
             if self._incoming.empty:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
-from skerry.engine.interfaces import FileReading, NodeFiles
+from skerry.engine.interfaces import FileReading, FileWatching, NodeFiles
 from skerry.engine.sandboxes import Sandboxes
 from skerry.model import limits
 from skerry.model.errors import InvalidError, SandboxFilesystemFileTooLargeError
 from skerry.model.guestpath import parse_guest_path
 from skerry.model.ids import SandboxId
-from skerry.model.sandboxes import FileEntry
+from skerry.model.sandboxes import FILE_CHANGES, FileEntry
 from skerry.model.text import escaped
 
 
@@ -65,6 +65,30 @@ class Files:
     async def remove(self, sandbox: SandboxId, path: str | bytes, *, recursive: bool = False) -> None:
         files = await self._of(sandbox)
         await files.remove(_file_path(path), recursive=recursive)
+
+    async def rename(self, sandbox: SandboxId, path: str | bytes, target: str | bytes) -> None:
+        files = await self._of(sandbox)
+        await files.rename(_file_path(path), _file_path(target))
+
+    async def watch(
+        self,
+        sandbox: SandboxId,
+        path: str | bytes,
+        *,
+        recursive: bool = False,
+        kinds: Collection[str] | None = None,
+        timeout_s: float | None = None,
+    ) -> FileWatching:
+        """Return once changes are noticed; the caller closes it."""
+        if timeout_s is not None and not 0 < timeout_s <= limits.LIFETIME_MAX_S:
+            raise InvalidError(f"timeout is {timeout_s} s; it must be more than 0 and at most {limits.LIFETIME_MAX_S}")
+        wanted = FILE_CHANGES if kinds is None else frozenset(kinds)
+        if unknown := wanted - FILE_CHANGES:
+            raise InvalidError(
+                f"{sorted(unknown)[0]!r} is no kind of change; there are {', '.join(sorted(FILE_CHANGES))}"
+            )
+        files = await self._of(sandbox)
+        return await files.watch(parse_guest_path(path), recursive=recursive, kinds=wanted, timeout_s=timeout_s)
 
     async def _of(self, sandbox: SandboxId) -> NodeFiles:
         node = await self._sandboxes.running_node(sandbox)

@@ -15,7 +15,16 @@ from skerry.model.nodes import NodeView as NodeView
 from skerry.model.nodes import RootImage as RootImage
 from skerry.model.nodes import SandboxEnded as SandboxEnded
 from skerry.model.nodes import Started as Started
-from skerry.model.sandboxes import EndedRow, FileEntry, ImageView, ProcessView, SandboxFilter, SandboxView, StoredImage
+from skerry.model.sandboxes import (
+    EndedRow,
+    FileChange,
+    FileEntry,
+    ImageView,
+    ProcessView,
+    SandboxFilter,
+    SandboxView,
+    StoredImage,
+)
 from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition
 
 
@@ -104,6 +113,15 @@ class FileReading(Protocol):
     async def close(self) -> None: ...
 
 
+class FileWatching(Protocol):
+    """A path being watched."""
+
+    def changes(self) -> AsyncIterator[FileChange]:
+        """Yield the changes from the time of the watch on, until its timeout."""
+
+    async def close(self) -> None: ...
+
+
 class NodeFiles(Protocol):
     """The files of one running sandbox. Errors are those of `SandboxFilesystemError`."""
 
@@ -127,6 +145,14 @@ class NodeFiles(Protocol):
     async def make_directory(self, path: str, *, mode: int = 0o755, parents: bool = True) -> None: ...
 
     async def remove(self, path: str, *, recursive: bool = False) -> None: ...
+
+    async def rename(self, path: str, target: str) -> None:
+        """Give a file or folder another name, in place of a file or an empty folder that has it."""
+
+    async def watch(
+        self, path: str, *, recursive: bool = False, kinds: Collection[str], timeout_s: float | None = None
+    ) -> FileWatching:
+        """Return once changes are noticed; those of these kinds, and what is lost."""
 
 
 class NodeHandle(Protocol):

@@ -163,6 +163,22 @@ class FileEntry:
         return f"{self.mode & 0o7777:04o}"
 
 
+FILE_CHANGES = frozenset({"create", "modify", "remove", "move", "access"})
+"""The kinds of changes that a watch can be asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileChange:
+    """A change in a watched tree: one of FILE_CHANGES, or `overflow` for what was lost.
+
+    `paths` is what changed, for a move the old and the new path as far as they are watched, for an overflow what is
+    watched.
+    """
+
+    kind: str
+    paths: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageView:
     """An image that can be started: its file, its configuration, its size in bytes."""

@@ -19,6 +19,7 @@ _FILES: Mapping[str, type[Error]] = {
     "no_space": errors.SandboxFilesystemNoSpaceError,
     "too_large": errors.SandboxFilesystemFileTooLargeError,
     "not_regular": errors.SandboxFilesystemNotRegularError,
+    "failed_precondition": errors.SandboxFilesystemError,
     "invalid_argument": errors.InvalidError,
     "resource_exhausted": errors.ResourceExhaustedError,
     "unimplemented": errors.UnimplementedError,

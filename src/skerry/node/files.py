@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
 from skerry.model.errors import Error
-from skerry.model.sandboxes import FileEntry
+from skerry.model.sandboxes import FileChange, FileEntry
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import AgentStream, LinkLost, StreamError
 from skerry.node.failures import file_error
 from skerry.node.sinks import ReaderSink
 from skerry.wire.frames import ProtocolViolation
 from skerry.wire.messages import (
+    Change,
     Entry,
-    EntryReader,
     OpenList,
     OpenMkdir,
     OpenRead,
     OpenRemove,
+    OpenRename,
     OpenStat,
+    OpenWatch,
     OpenWrite,
     Written,
+    decode,
 )
+from skerry.wire.records import RecordReader
 
 
 class Session(Protocol):
@@ -82,7 +86,7 @@ class SandboxFiles:
 
     async def list(self, path: str) -> AsyncIterator[FileEntry]:
         """Yield the entries of a directory, in the agent's order."""
-        sink, reader = ReaderSink(), EntryReader()
+        sink, reader = ReaderSink(), RecordReader(lambda raw: decode(raw, Entry))
         stream = self._link().open(OpenList(path=_raw(path)), sink=sink)
         with self._errors(path, stream):
             await stream.started()
@@ -109,6 +113,23 @@ class SandboxFiles:
         with self._errors(path, stream):
             await stream.result()
 
+    async def rename(self, path: str, target: str) -> None:
+        stream = self._link().open(OpenRename(path=_raw(path), target=_raw(target)))
+        with self._errors(path, stream):
+            await stream.result()
+
+    async def watch(
+        self, path: str, *, recursive: bool = False, kinds: Collection[str], timeout_s: float | None = None
+    ) -> Watching:
+        """Return once changes are noticed. They are the caller's to read or to `close`."""
+        sink = ReaderSink()
+        timeout_ms = 0 if timeout_s is None else max(1, round(timeout_s * 1000))
+        opening = OpenWatch(path=_raw(path), recursive=recursive, kinds=tuple(sorted(kinds)), timeout_ms=timeout_ms)
+        stream = self._link().open(opening, sink=sink)
+        with self._errors(path, stream):
+            await stream.started()
+        return Watching(path=path, stream=stream, sink=sink, files=self)
+
     def _errors(self, path: str, stream: AgentStream) -> _Errors:
         return _Errors(path, stream, self._session)
 
@@ -127,6 +148,28 @@ class Reading:
         with self.files._errors(self.path, self.stream):
             async for content in self.sink:
                 yield content
+            await self.stream.result()
+
+    async def close(self) -> None:
+        self.stream.close()
+
+
+@dataclass
+class Watching:
+    """A path being watched. Matches the engine's `FileWatching`."""
+
+    path: str
+    stream: AgentStream
+    sink: ReaderSink
+    files: SandboxFiles
+
+    async def changes(self) -> AsyncIterator[FileChange]:
+        reader = RecordReader(lambda raw: decode(raw, Change))
+        with self.files._errors(self.path, self.stream):
+            async for content in self.sink:
+                for change in reader.feed(content):
+                    yield FileChange(kind=change.kind, paths=tuple(map(_text, change.paths)))
+            reader.end()
             await self.stream.result()
 
     async def close(self) -> None:

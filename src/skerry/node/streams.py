@@ -52,6 +52,7 @@ from skerry.wire.messages import (
     OpenExec,
     OpenList,
     OpenRead,
+    OpenWatch,
     OpenWrite,
     Ready,
     Started,
@@ -112,8 +113,10 @@ _RESULTS: Final[dict[str, type[Result]]] = {
     "stat": Entry,
     "mkdir": Done,
     "remove": Done,
+    "rename": Done,
+    "watch": Done,
 }
-_AT_ONCE: Final = frozenset({"stat", "mkdir", "remove"})
+_AT_ONCE: Final = frozenset({"stat", "mkdir", "remove", "rename"})
 """Operations that have no STARTED."""
 
 
@@ -365,8 +368,8 @@ def _new_stream(op: Open) -> _Stream:
         if op.stderr == "pipe":
             channels[STDERR] = Incoming(op.limits[1])
         return _Stream("exec", channels, Outgoing() if op.stdin == "pipe" else None)
-    if isinstance(op, OpenRead | OpenList):
-        return _Stream("read" if isinstance(op, OpenRead) else "list", {STDOUT: Incoming(op.limit)})
+    if isinstance(op, OpenRead | OpenList | OpenWatch):
+        return _Stream(str(op.__struct_config__.tag), {STDOUT: Incoming(op.limit)})
     if isinstance(op, OpenWrite):
         return _Stream("write", {}, Outgoing())
     return _Stream(str(op.__struct_config__.tag), {})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from skerry.engine.interfaces import Clock
 from skerry.model.errors import (
+    InvalidError,
     SandboxFilesystemDirectoryNotEmptyError,
     SandboxFilesystemIsADirectoryError,
     SandboxFilesystemNotADirectoryError,
@@ -15,6 +17,7 @@ from skerry.model.errors import (
     SandboxFilesystemPathAlreadyExistsError,
 )
 from skerry.model.sandboxes import FileEntry
+from skerry.testing.watches import MemoryWatching
 
 _CHUNK = 256 << 10
 
@@ -45,6 +48,7 @@ class MemoryFiles:
         self.contents: dict[str, bytes] = {}
         self.modes: dict[str, int] = {}
         self.directories: set[str] = {"/", "/tmp", "/root"}
+        self.watchings: list[MemoryWatching] = []
 
     async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> MemoryReading:
         self._expect_file(path)
@@ -66,8 +70,10 @@ class MemoryFiles:
         content = bytearray(self.contents.get(path, b"") if append else b"")
         async for chunk in chunks:
             content += chunk
+        kind = "modify" if path in self.contents else "create"
         self.contents[path] = bytes(content)
         self.modes[path] = 0o644 if mode is None else mode
+        self._tell(kind, path)
         return len(content)
 
     async def list(self, path: str) -> AsyncIterator[FileEntry]:
@@ -87,8 +93,10 @@ class MemoryFiles:
         if path in self.contents or (path in self.directories and not parents):
             raise SandboxFilesystemPathAlreadyExistsError(f"{path} exists")
         self._make_parents(path, parents)
-        self.directories.add(path)
         self.modes.setdefault(path, mode)
+        if path not in self.directories:
+            self.directories.add(path)
+            self._tell("create", path)
 
     async def remove(self, path: str, *, recursive: bool = False) -> None:
         if path in self.contents:
@@ -100,6 +108,43 @@ class MemoryFiles:
         else:
             self.directories = {one for one in self.directories if not _within(one, path)}
             self.contents = {one: data for one, data in self.contents.items() if not _within(one, path)}
+        self._tell("remove", path)
+
+    async def rename(self, path: str, target: str) -> None:
+        if path not in self.contents and path not in self.directories:
+            raise SandboxFilesystemNotFoundError(f"there is no {path}")
+        if posixpath.dirname(target) not in self.directories:
+            raise SandboxFilesystemNotFoundError(f"there is no {posixpath.dirname(target)}")
+        if target != path and _within(target, path):
+            raise InvalidError(f"{path} cannot be moved into itself")
+        self._make_room(path, target)
+        self.contents = {_moved(one, path, target): data for one, data in self.contents.items()}
+        self.directories = {_moved(one, path, target) for one in self.directories}
+        self.modes = {_moved(one, path, target): mode for one, mode in self.modes.items()}
+        self._tell("move", path, target)
+
+    async def watch(
+        self, path: str, *, recursive: bool = False, kinds: Collection[str], timeout_s: float | None = None
+    ) -> MemoryWatching:
+        if path not in self.contents and path not in self.directories:
+            raise SandboxFilesystemNotFoundError(f"there is no {path}")
+        watching = MemoryWatching(path, clock=self._clock, recursive=recursive, kinds=kinds, timeout_s=timeout_s)
+        await asyncio.sleep(0)  # so that its time has begun
+        self.watchings = [one for one in self.watchings if not one.over] + [watching]
+        return watching
+
+    def _tell(self, kind: str, *paths: str) -> None:
+        for watching in self.watchings:
+            watching.tell(kind, *paths)
+
+    def _make_room(self, path: str, target: str) -> None:
+        """Remove what a rename replaces, as rename(2) allows it."""
+        if target in self.directories and path in self.contents:
+            raise SandboxFilesystemIsADirectoryError(f"{target} is a directory")
+        if target in self.contents and path in self.directories:
+            raise SandboxFilesystemNotADirectoryError(f"{target} is no directory")
+        if target in self.directories and self._children(target):
+            raise SandboxFilesystemDirectoryNotEmptyError(f"{target} is not empty; remove it with recursive=True")
 
     def _expect_file(self, path: str) -> None:
         if path in self.directories:
@@ -135,6 +180,10 @@ class MemoryFiles:
             group="root",
             modified=self._clock.now(),
         )
+
+
+def _moved(path: str, source: str, target: str) -> str:
+    return target + path[len(source) :] if _within(path, source) else path
 
 
 def _within(path: str, folder: str) -> bool:

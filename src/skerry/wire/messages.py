@@ -7,13 +7,12 @@ caller gets ProtocolViolation("malformed_payload").
 
 from __future__ import annotations
 
-import struct
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from skerry.wire.frames import MAX_CONTROL, Buffer, ProtocolViolation
+from skerry.wire.frames import Buffer, ProtocolViolation
 
 VERSION: Final = 1
 MAX_NESTING: Final = 8
@@ -117,7 +116,7 @@ class StreamState(Message, frozen=True):
     """A stream that the agent has not forgotten, as READY tells it after an attach."""
 
     stream: StreamNumber
-    op: Literal["exec", "read", "write", "list", "stat", "mkdir", "remove"]
+    op: Literal["exec", "read", "write", "list", "stat", "mkdir", "remove", "rename", "watch"]
     pid: Count | None
     exit: Exit | None
     stdin: StdinState | None
@@ -180,6 +179,13 @@ class Entry(Message, frozen=True, kw_only=True):
     target: bytes | None
 
 
+class Change(Message, frozen=True, kw_only=True):
+    """One change of a watched path; a move has the old and the new path where both were seen."""
+
+    kind: Literal["create", "modify", "remove", "move", "access", "overflow"]
+    paths: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=2)]
+
+
 Side = Annotated[int, Meta(ge=1, le=(1 << 16) - 1)]
 
 
@@ -239,7 +245,20 @@ class OpenRemove(Message, frozen=True, kw_only=True, tag_field="op", tag="remove
     recursive: bool = False
 
 
-Open = OpenExec | OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove
+class OpenRename(Message, frozen=True, kw_only=True, tag_field="op", tag="rename"):
+    path: bytes
+    target: bytes
+
+
+class OpenWatch(Message, frozen=True, kw_only=True, tag_field="op", tag="watch"):
+    path: bytes
+    recursive: bool = False
+    kinds: tuple[str, ...]
+    timeout_ms: Count = 0
+    limit: Count = 1 << 20
+
+
+Open = OpenExec | OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove | OpenRename | OpenWatch
 
 M = TypeVar("M", bound=Message)
 
@@ -262,36 +281,6 @@ def decode(payload: Buffer, kind: type[M]) -> M:
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise ProtocolViolation("malformed_payload", f"{kind.__name__}: {exc}") from exc
     return message
-
-
-class EntryReader:
-    """Cuts the content of a `list` stream into entries. It holds at most one unfinished entry, so under 64 KiB."""
-
-    _LENGTH: Final = struct.Struct("<I")
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def feed(self, content: Buffer) -> list[Entry]:
-        """Return the entries that `content` completes."""
-        self._rest += content
-        entries, at = [], 0
-        while len(self._rest) - at >= self._LENGTH.size:
-            (length,) = self._LENGTH.unpack_from(self._rest, at)
-            if length > MAX_CONTROL:
-                raise ProtocolViolation("malformed_payload", f"an entry of {length} bytes; at most {MAX_CONTROL}")
-            start = at + self._LENGTH.size
-            if len(self._rest) < start + length:
-                break
-            at = start + length
-            entries.append(decode(bytes(self._rest[start:at]), Entry))
-        del self._rest[:at]
-        return entries
-
-    def end(self) -> None:
-        """Raise ProtocolViolation if the content ended inside an entry."""
-        if self._rest:
-            raise ProtocolViolation("malformed_payload", f"the list ended inside an entry ({len(self._rest)} bytes)")
 
 
 def _decoder(kind: type[M]) -> msgspec.msgpack.Decoder[M]:

@@ -156,7 +156,25 @@ class OpenRemove(Payload, frozen=True, kw_only=True, tag_field="op", tag="remove
     recursive: bool = False
 
 
-Open = OpenExec | OpenProcess | OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove
+class OpenRename(Payload, frozen=True, kw_only=True, tag_field="op", tag="rename"):
+    sandbox: str
+    path: Name
+    target: Name
+
+
+class OpenWatch(Payload, frozen=True, kw_only=True, tag_field="op", tag="watch"):
+    """`kinds` nil means all; `timeout_s` nil means for as long as the stream is open."""
+
+    sandbox: str
+    path: Name
+    recursive: bool = False
+    kinds: tuple[str, ...] | None = None
+    timeout_s: Seconds | None = None
+    limit: Count = 1 << 20
+
+
+OpenOfFiles = OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove | OpenRename | OpenWatch
+Open = OpenExec | OpenProcess | OpenOfFiles
 
 
 class ProcessStarted(Payload, frozen=True, kw_only=True):
@@ -212,6 +230,13 @@ class Entry(Payload, frozen=True, kw_only=True):
     group: str
     modified: float
     target: Name | None = None
+
+
+class Change(Payload, frozen=True, kw_only=True):
+    """One change of a watched path, a record in the content of channel 1."""
+
+    kind: str
+    paths: tuple[Name, ...]
 
 
 class Listed(Payload, frozen=True, kw_only=True):

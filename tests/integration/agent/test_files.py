@@ -183,3 +183,32 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(guest: Sandbox) -> None:
 
 def test_files_of_proc_are_read_though_they_tell_no_size(host: Host) -> None:
     assert host.read_file("/proc/self/status").stdout.startswith(b"Name:")
+
+
+def test_a_rename_replaces_a_file_or_an_empty_folder_and_nothing_else(host: Host, folder: str) -> None:
+    def rename(path: str, target: str) -> object:
+        fields = {"path": f"{folder}/{path}".encode(), "target": f"{folder}/{target}".encode()}
+        output = host.request("rename", **fields)
+        return output.error["code"] if output.error else output.result
+
+    host.shell("echo a > a; echo b > b; mkdir d e full; touch full/x; ln -s nowhere link", cwd=folder)
+    assert rename("a", "b") == {}
+    assert host.read_file(f"{folder}/b").stdout == b"a\n"
+    assert rename("d", "e") == {}
+    assert rename("link", "moved") == {}
+    assert stat(host, f"{folder}/moved")["type"] == "symlink"
+    assert rename("b", "none/x") == "not_found"
+    assert rename("none", "x") == "not_found"
+    assert rename("e", "full") == "not_empty"
+    assert rename("b", "full") == "is_directory"
+    assert rename("full", "b") == "not_directory"
+    assert rename("full", "full/x/y") in ("invalid_argument", "not_directory")
+    assert rename("b", "..") == "invalid_argument"
+    assert names(host, folder) == [b"b", b"e", b"full", b"moved"]
+
+
+def test_a_rename_to_another_file_system_says_what_to_do(guest: Sandbox) -> None:
+    guest.host.write_file("/tmp/file", b"x")
+    output = guest.host.request("rename", path=b"/tmp/file", target=b"/root/file")
+    assert output.error["code"] == "failed_precondition"
+    assert "copy it there" in output.error["message"]

@@ -9,7 +9,8 @@ from doorway import Door
 
 from skerry.testing.clock import settle
 from skerry.wire.frames import MAX_CONTROL, SENT_DATA, STDOUT, FrameType, encode_frame
-from skerry.wire.native import STDIN_WINDOW
+from skerry.wire.native import STDIN_WINDOW, Change, decode
+from skerry.wire.records import RecordReader
 
 MIB = 1 << 20
 
@@ -155,3 +156,53 @@ async def test_a_folder_is_made_and_removed_with_all_that_is_in_it(door: Door) -
         assert (await client.expect(FrameType.ERROR)).map["code"] == "not_empty"
         await client.open("remove", sandbox=sandbox, path=b"/tmp/a", recursive=True)
         await client.expect(FrameType.RESULT)
+
+
+async def test_a_file_is_renamed(door: Door) -> None:
+    sandbox = await door.sandbox()
+    await written(door, sandbox, b"/tmp/a", b"x")
+    async with door.connect() as client:
+        await client.open("rename", sandbox=sandbox, path=b"/tmp/a", target=b"/tmp/b")
+        assert (await client.expect(FrameType.RESULT)).map == {}
+        await client.open("rename", sandbox=sandbox, path=b"/tmp/b", target=b"/")
+        assert (await client.expect(FrameType.ERROR)).map["code"] == "invalid_argument"
+    assert set(door.node.files(sandbox).contents) == {"/tmp/b"}
+
+
+async def test_changes_come_as_records_within_the_credit_until_the_timeout(door: Door) -> None:
+    sandbox = await door.sandbox()
+    files = door.node.files(sandbox)
+    async with door.connect() as client:
+        stream = await client.open("watch", sandbox=sandbox, path=b"/tmp", kinds=["create"], timeout_s=5.0, limit=10)
+        assert (await client.expect(FrameType.STARTED, stream)).map == {}
+        await files.make_directory("/tmp/\udcff")
+        frame = await client.expect(FrameType.DATA, stream)
+        assert len(frame.content) == 10
+        await client.credit(stream, STDOUT, 10, 10_000)
+        content = frame.content + (await client.expect(FrameType.DATA, stream)).content
+        reader = RecordReader(lambda payload: decode(payload, Change))
+        assert reader.feed(content) == [Change(kind="create", paths=(b"/tmp/\xff",))]
+        await door.clock.advance(5.0)
+        frames = await client.next_until(FrameType.RESULT)
+    assert [frame.type for frame in frames] == [FrameType.END, FrameType.RESULT]
+
+
+@pytest.mark.parametrize("fields", [{"kinds": ["bored"]}, {"timeout_s": 0.0}, {"timeout_s": 1e9}, {"path": b"tmp"}])
+async def test_a_watch_that_cannot_be_is_refused(door: Door, fields: dict[str, object]) -> None:
+    sandbox = await door.sandbox()
+    async with door.connect() as client:
+        await client.open("watch", **{"sandbox": sandbox, "path": b"/tmp", **fields})
+        assert (await client.expect(FrameType.ERROR)).map["code"] == "invalid_argument"
+
+
+async def test_a_watch_that_is_closed_is_let_go_of(door: Door) -> None:
+    sandbox = await door.sandbox()
+    files = door.node.files(sandbox)
+    async with door.connect() as client:
+        stream = await client.open("watch", sandbox=sandbox, path=b"/tmp")
+        await client.expect(FrameType.STARTED, stream)
+        await client.send(encode_frame(FrameType.CLOSE, stream))
+        await client.send(encode_frame(FrameType.PING))
+        await client.next_until(FrameType.PONG)
+        await settle()
+    assert [watching.over for watching in files.watchings] == [True]

@@ -15,6 +15,7 @@ from realserver import Server, wait_for
 
 from skerry import Image, ProcessReason, Sandbox, SandboxReason
 from skerry.exception import SandboxTimeoutError, ServerUnavailableError, StartFailedError
+from skerry.types import FileWatchEvent, FileWatchEventType
 
 LINES = 60_000
 COUNT = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done"
@@ -292,3 +293,22 @@ def test_a_client_that_finds_no_server_again_says_so_in_the_end(
             call()
     server.start()
     assert box.exec("echo", "alive").stdout.read() == "alive\n"
+
+
+def test_a_watch_goes_on_and_says_that_it_may_have_missed_something(server: Server) -> None:
+    seen: list[FileWatchEvent] = []
+
+    def has(kind: FileWatchEventType, path: str) -> bool:
+        box.exec("touch", "/root/file").wait()
+        return FileWatchEvent([path], kind) in seen
+
+    with sandbox(block_network=True) as box, in_background() as submit:
+        watch = box.filesystem.watch("/root")
+        ended = submit(lambda: [seen.append(event) for event in watch])
+        wait_for(lambda: has(FileWatchEventType.Modify, "/root/file"), "a change")
+        restart(server)
+        wait_for(lambda: has(FileWatchEventType.Overflow, "/root"), "what was missed")
+        seen.clear()
+        wait_for(lambda: has(FileWatchEventType.Modify, "/root/file"), "a change")
+        box.terminate()
+        ended.result(30)

@@ -43,7 +43,7 @@ def test_using_the_sdk_loads_no_server() -> None:
     code = "import sys, skerry; skerry.Sandbox, skerry.aio, skerry.Image; print(*sys.modules)"
     loaded = set(subprocess.check_output([sys.executable, "-I", "-c", code], text=True).split())
     packages = {name.split(".")[1] for name in loaded if name.startswith("skerry.")}
-    assert packages <= {"aio", "client", "model", "wire", "stream_type", "exception"}
+    assert packages <= {"aio", "client", "model", "wire", "stream_type", "types", "exception"}
     assert loaded & {"rich", "starlette", "uvicorn", "apsw", "pyroute2", "websockets"} == set()
 
 

@@ -40,7 +40,9 @@ from skerry.wire.messages import (
     OpenMkdir,
     OpenRead,
     OpenRemove,
+    OpenRename,
     OpenStat,
+    OpenWatch,
     OpenWrite,
     Setup,
     Terminal,
@@ -68,6 +70,8 @@ OPS: list[Open] = [
     OpenStat(path=b"/a"),
     OpenMkdir(path=b"/a"),
     OpenRemove(path=b"/a"),
+    OpenRename(path=b"/a", target=b"/b"),
+    OpenWatch(path=b"/a", kinds=("create",), limit=200),
 ]
 
 

@@ -14,7 +14,6 @@ from skerry.wire.frames import MAX_CONTROL, TO_HOST, FrameType, ProtocolViolatio
 from skerry.wire.messages import (
     Done,
     Entry,
-    EntryReader,
     ErrorReply,
     Exit,
     Hello,
@@ -26,6 +25,7 @@ from skerry.wire.messages import (
     decode,
     encode,
 )
+from skerry.wire.records import RecordReader
 
 ENTRY = Entry(
     name=b"a\xff",
@@ -93,9 +93,13 @@ def test_unknown_keys_may_hold_anything_up_to_the_depth(value: object) -> None:
             decode(payload, Started)
 
 
+def entry(payload: bytes) -> Entry:
+    return decode(payload, Entry)
+
+
 @given(st.lists(st.integers(1, 40), max_size=30))
 def test_entries_are_found_however_their_bytes_are_cut(cuts: list[int]) -> None:
-    content, reader, found = packed(ENTRY) * 5, EntryReader(), []
+    content, reader, found = packed(ENTRY) * 5, RecordReader(entry), []
     at = 0
     for cut in [*cuts, len(content)]:
         found += reader.feed(content[at : at + cut])
@@ -106,11 +110,11 @@ def test_entries_are_found_however_their_bytes_are_cut(cuts: list[int]) -> None:
 
 def test_an_entry_beyond_the_limit_is_refused_before_its_bytes_come() -> None:
     with pytest.raises(ProtocolViolation):
-        EntryReader().feed(struct.pack("<I", MAX_CONTROL + 1))
+        RecordReader(entry).feed(struct.pack("<I", MAX_CONTROL + 1))
 
 
 def test_a_list_that_ends_inside_an_entry_is_refused() -> None:
-    reader = EntryReader()
+    reader = RecordReader(entry)
     assert reader.feed(packed(ENTRY)[:-1]) == []
     with pytest.raises(ProtocolViolation):
         reader.end()

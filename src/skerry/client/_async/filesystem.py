@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
-from skerry.client import files
+from skerry.client import files, watches
 from skerry.client.client import Client
 from skerry.client.fileinfo import FileInfo, from_entry
-from skerry.model.errors import InvalidError
+from skerry.client.filewatch import FileWatchEvent, FileWatchEventType, from_change, kinds_of
+from skerry.model.errors import (
+    InvalidError,
+    SandboxFilesystemNotADirectoryError,
+    SandboxFilesystemNotFoundError,
+)
 from skerry.model.guestpath import parse_guest_path
 from skerry.wire import native
 
@@ -68,6 +75,47 @@ class SandboxFilesystem:
         name = native.encode_name(_path(remote_path))
         opening = native.OpenRemove(sandbox=self._sandbox, path=name, recursive=recursive)
         await files.single(self._client, opening, native.Done)
+
+    async def exists(self, remote_path: str) -> bool:
+        """Tell whether there is anything at this path; a symbolic link counts, wherever it leads."""
+        try:
+            await self.stat(remote_path)
+        except (SandboxFilesystemNotFoundError, SandboxFilesystemNotADirectoryError):
+            return False
+        return True
+
+    async def rename(self, remote_path: str, new_path: str) -> None:
+        """Move a file or folder within one file system; a file or an empty folder at the new path is replaced."""
+        old, new = native.encode_name(_path(remote_path)), native.encode_name(_path(new_path))
+        await files.single(self._client, native.OpenRename(sandbox=self._sandbox, path=old, target=new), native.Done)
+
+    async def watch(
+        self,
+        remote_path: str,
+        *,
+        filter: Collection[FileWatchEventType] | None = None,
+        recursive: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[FileWatchEvent]:
+        """Yield what changes at a file, or in a folder, from the first step of the iteration on.
+
+        It ends after `timeout` seconds, with the sandbox, or when the iteration is left. A link is followed. With
+        `recursive` folders below count, also those made later. Who does not keep up, misses changes, and gets an
+        event of type `Overflow` in their place, whatever the filter.
+        """
+        if timeout is not None and timeout <= 0:
+            raise InvalidError(f"timeout is {timeout} s; it must be more than 0")
+        changes = watches.watch(
+            self._client,
+            self._sandbox,
+            _path(remote_path),
+            recursive=recursive,
+            kinds=kinds_of(filter),
+            timeout=timeout,
+        )
+        async with contextlib.aclosing(changes):
+            async for change in changes:
+                yield from_change(change)
 
     async def copy_from_local(self, local_path: str | os.PathLike[str], remote_path: str) -> None:
         """Copy a file of this machine into the sandbox."""

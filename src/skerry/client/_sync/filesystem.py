@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Collection
 
 from skerry.client._async import filesystem as source
-from skerry.client.facade import Facade, dual
+from skerry.client.facade import Facade, dual, dual_iter
 from skerry.client.fileinfo import FileInfo
+from skerry.client.filewatch import FileWatchEvent, FileWatchEventType
 
 
 class SandboxFilesystem(Facade[source.SandboxFilesystem]):
@@ -52,6 +54,34 @@ class SandboxFilesystem(Facade[source.SandboxFilesystem]):
     async def remove(self, remote_path: str, *, recursive: bool = False) -> None:
         """Remove a file, a link (never its target) or an empty folder; with `recursive` a whole tree."""
         await self._inner.remove(remote_path, recursive=recursive)
+
+    @dual
+    async def exists(self, remote_path: str) -> bool:
+        """Tell whether there is anything at this path; a symbolic link counts, wherever it leads."""
+        return await self._inner.exists(remote_path)
+
+    @dual
+    async def rename(self, remote_path: str, new_path: str) -> None:
+        """Move a file or folder within one file system; a file or an empty folder at the new path is replaced."""
+        await self._inner.rename(remote_path, new_path)
+
+    @dual_iter
+    async def watch(
+        self,
+        remote_path: str,
+        *,
+        filter: Collection[FileWatchEventType] | None = None,
+        recursive: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[FileWatchEvent]:
+        """Yield what changes at a file, or in a folder, from the first step of the iteration on.
+
+        It ends after `timeout` seconds, with the sandbox, or when the iteration is left. A link is followed. With
+        `recursive` folders below count, also those made later. Who does not keep up, misses changes, and gets an
+        event of type `Overflow` in their place, whatever the filter.
+        """
+        async for item in self._inner.watch(remote_path, filter=filter, recursive=recursive, timeout=timeout):
+            yield item
 
     @dual
     async def copy_from_local(self, local_path: str | os.PathLike[str], remote_path: str) -> None:

@@ -127,7 +127,7 @@ class Connection:
         stream = Stream(number, self._outbox, takes_input=_takes_input(opened), is_process=is_process)
         if isinstance(opened, native.OpenExec | native.OpenProcess):
             stream.outputs = operations.channels(opened)
-        elif isinstance(opened, native.OpenRead):
+        elif isinstance(opened, native.OpenRead | native.OpenWatch):
             stream.outputs = {STDOUT: SendWindow(offset=0, limit=opened.limit)}
         return stream
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Coroutine
+from typing import Any
 
-from skerry.doors.native.streams import Stream
+from skerry.doors.native import files
+from skerry.doors.native.streams import Stream, ended
 from skerry.doors.native.windows import ReceiveWindow, SendWindow
 from skerry.engine.engine import Engine
 from skerry.engine.interfaces import ProcessHandle
 from skerry.model.errors import ConflictError
 from skerry.model.ids import SandboxId
-from skerry.model.sandboxes import FileEntry
 from skerry.model.specs import ExecSpec, Terminal
 from skerry.model.text import escaped
 from skerry.wire import native
 from skerry.wire.frames import STDERR, STDOUT, FrameType
-
-T = TypeVar("T")
-
-_LIST_BYTES: Final = 32 << 10  # of entries in one RESULT, so that with one more it stays below the frame's 64 KiB
 
 
 def channels(opened: native.OpenExec | native.OpenProcess) -> dict[int, SendWindow]:
@@ -53,23 +48,8 @@ async def _run(opened: native.Open, stream: Stream, engine: Engine) -> None:
     elif isinstance(opened, native.OpenProcess):
         handle = engine.processes.get(sandbox, opened.process)
         await _follow(handle, stream, stdin=opened.stdin, fresh=opened.fresh)
-    elif isinstance(opened, native.OpenRead):
-        await _read(opened, stream, engine)
-    elif isinstance(opened, native.OpenWrite):
-        await _write(opened, stream, engine)
-    elif isinstance(opened, native.OpenList):
-        await _list(opened, stream, engine)
-    elif isinstance(opened, native.OpenStat):
-        await stream.say(FrameType.RESULT, _entry(await engine.files.stat(sandbox, opened.path)))
-    elif isinstance(opened, native.OpenMkdir):
-        await engine.files.make_directory(sandbox, opened.path, parents=opened.parents)
-        await stream.say(FrameType.RESULT, native.Done())
     else:
-        await engine.files.remove(sandbox, opened.path, recursive=opened.recursive)
-        await stream.say(FrameType.RESULT, native.Done())
-
-
-# Processes
+        await files.run(opened, stream, engine.files)
 
 
 async def _follow(handle: ProcessHandle, stream: Stream, *, stdin: bool, fresh: bool = False) -> None:
@@ -100,7 +80,7 @@ async def _pump(handle: ProcessHandle, stream: Stream, channel: int) -> None:
     output = handle.output(channel)
     if output.end > window.sent or not output.ended:
         await window.wait()
-    async with _ended(output.follow(window.sent)) as chunks:
+    async with ended(output.follow(window.sent)) as chunks:
         async for offset, content in chunks:
             if offset > window.sent:
                 window.jump(offset)
@@ -170,82 +150,3 @@ def _exec_spec(opened: native.OpenExec) -> ExecSpec:
 
 def _terminal(terminal: native.Terminal) -> Terminal:
     return Terminal(rows=terminal.rows, columns=terminal.columns, term=terminal.term)
-
-
-# Files
-
-
-async def _read(opened: native.OpenRead, stream: Stream, engine: Engine) -> None:
-    reading = await engine.files.read(
-        SandboxId(opened.sandbox), opened.path, offset=opened.offset, length=opened.length
-    )
-    try:
-        await stream.say(FrameType.STARTED, native.ReadStarted(size=reading.size))
-        async with _ended(reading.chunks()) as chunks:
-            async for content in chunks:
-                await stream.send(STDOUT, content)
-    finally:
-        await reading.close()
-    await stream.send_end(STDOUT)
-    await stream.say(FrameType.RESULT, native.Done())
-
-
-async def _write(opened: native.OpenWrite, stream: Stream, engine: Engine) -> None:
-    size = await engine.files.write(
-        SandboxId(opened.sandbox),
-        opened.path,
-        _incoming(stream),
-        mode=opened.mode,
-        parents=opened.parents,
-        append=opened.append,
-    )
-    await stream.say(FrameType.RESULT, native.Written(size=size))
-
-
-async def _incoming(stream: Stream) -> AsyncIterator[bytes | memoryview]:
-    """Yield what the client sends. The first time that it is asked for, the file is open: STARTED."""
-    window = stream.input = ReceiveWindow()
-    await stream.say(FrameType.STARTED, native.WriteStarted(stdin_limit=window.limit))
-    while (chunk := await window.take()) is not None:
-        yield memoryview(chunk)
-        await stream.acknowledge(window.taken)
-
-
-async def _list(opened: native.OpenList, stream: Stream, engine: Engine) -> None:
-    """Tell a directory in as many RESULTs as it takes; the last has `more` false."""
-    batch: list[native.Entry] = []
-    size = 0
-    async with _ended(await engine.files.list(SandboxId(opened.sandbox), opened.path)) as found:
-        async for one in found:
-            entry = _entry(one)
-            batch.append(entry)
-            size += len(native.encode(entry))
-            if size >= _LIST_BYTES:
-                await stream.say_in_turn(FrameType.RESULT, native.Listed(entries=tuple(batch), more=True))
-                batch, size = [], 0
-    await stream.say_in_turn(FrameType.RESULT, native.Listed(entries=tuple(batch), more=False))
-
-
-def _entry(entry: FileEntry) -> native.Entry:
-    return native.Entry(
-        name=native.encode_name(entry.name),
-        path=native.encode_name(entry.path),
-        type=entry.type,
-        size=entry.size,
-        mode=entry.mode,
-        owner=entry.owner,
-        group=entry.group,
-        modified=entry.modified,
-        target=None if entry.target is None else native.encode_name(entry.target),
-    )
-
-
-@contextlib.asynccontextmanager
-async def _ended(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """Let go of what `items` hold when the block ends, also in their middle: a reader of a log counts until then."""
-    try:
-        yield items
-    finally:
-        close = getattr(items, "aclose", None)  # generators have it, and so has a node's reader, which is none
-        if close is not None:
-            await close()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TypeVar
 
 from skerry.doors.native.outbox import Outbox
 from skerry.doors.native.windows import ReceiveWindow, SendWindow
 from skerry.wire.frames import SENT_DATA, FrameType, ProtocolViolation, encode_credit
 from skerry.wire.native import Payload
+
+T = TypeVar("T")
 
 
 class Stream:
@@ -109,3 +114,14 @@ class Stream:
         if self.input is None:
             raise ProtocolViolation("over_credit", f"{frame} before STARTED told the first limit")
         return self.input
+
+
+@contextlib.asynccontextmanager
+async def ended(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Let go of what `items` hold when the block ends, also in their middle: a reader of a log counts until then."""
+    try:
+        yield items
+    finally:
+        close = getattr(items, "aclose", None)  # generators have it, and so has a node's reader, which is none
+        if close is not None:
+            await close()
