@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src/skerry/client/_async"
 TARGET = ROOT / "src/skerry/client/_sync"
-MODULES = ("streams", "processes", "filesystem", "logs", "apps", "images", "sandboxes")
+MODULES = ("streams", "processes", "filesystem", "logs", "apps", "images", "volumes", "sandboxes")
 FACADES = frozenset(
     {
         "StreamReader",
@@ -33,6 +33,7 @@ FACADES = frozenset(
         "LogReader",
         "App",
         "Image",
+        "Volume",
         "Sandbox",
     }
 )
@@ -126,6 +127,7 @@ def _imports(tree: ast.Module, name: str) -> list[ast.stmt]:
             f"from skerry.client._async import {name} as source\n"
             "from skerry.client import loop as background\n"
             "from skerry.client.facade import Block, Facade, IterMethod, Method, dual, dual_iter, unwrap\n"
+            "from skerry.client.facade import unwrap_values\n"
             "from typing import overload, Any, Self\n"
         ).body
     )
@@ -299,6 +301,8 @@ def _arguments(method: Function) -> str:
 
 def _passed(arg: ast.arg) -> str:
     annotation = "" if arg.annotation is None else ast.unparse(arg.annotation)
+    if any(annotation.removesuffix(" | None").endswith(f", {name}]") for name in FACADES):
+        return f"unwrap_values({arg.arg})"
     return f"unwrap({arg.arg})" if annotation.removesuffix(" | None") in FACADES else arg.arg
 
 

@@ -25,10 +25,15 @@ const CAPABILITIES_MAX: u32 = 64;
 
 /// Take on the one user that the user namespace knows.
 pub fn become_nobody() -> Result<(), Failure> {
-    rustix::thread::set_thread_groups(&[]).step("leave all groups")?;
+    leave_groups()?;
     let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     rustix::thread::set_thread_res_gid(gid, gid, gid).step("set the group")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).step("set the user")
+}
+
+/// Leave the groups that the server is in.
+pub fn leave_groups() -> Result<(), Failure> {
+    rustix::thread::set_thread_groups(&[]).step("leave all groups")
 }
 
 /// Make standard input, output and error /dev/null.

@@ -1,6 +1,6 @@
 //! Starts gVisor's sentry on the host without runsc's command line, confined as that confines it.
 //!
-//! `skerry-launch [--join FILE]... [--pass FD]... [--env K=V]... --exe FILE -- ARGV0 ARG...`
+//! `skerry-launch [--gofer] [--join FILE]... [--pass FD]... [--env K=V]... --exe FILE -- ARGV0 ARG...`
 //!
 //! It joins control groups by writing 0 into each
 //! FILE, starts the program in namespaces of its own as user 65534 without any capability, in a root that holds
@@ -9,6 +9,10 @@
 //!
 //! `{proc}` in an argument becomes a descriptor: a byte written to it takes /proc away (the sentry's
 //! --proc-mount-sync-fd), for which one small process waits that keeps the capability to do so.
+//!
+//! With --gofer the program is gVisor's gofer, which gives a sandbox the files of its volumes. It puts together its own
+//! root, gives up its rights and installs its filter by itself, so it is started as root in all of these namespaces but
+//! that of users, and with the machine's files still in sight.
 
 mod confine;
 mod options;
@@ -21,7 +25,7 @@ use options::Options;
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error(
-        "usage: skerry-launch [--join FILE]... [--pass FD]... [--env K=V]... --exe FILE -- ARGV0 ARG... ({0})"
+        "usage: skerry-launch [--gofer] [--join FILE]... [--pass FD]... [--env K=V]... --exe FILE -- ARGV0 ARG... ({0})"
     )]
     Usage(&'static str),
     #[error("cannot {0}: {1}")]

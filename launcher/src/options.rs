@@ -8,6 +8,8 @@ use crate::Failure;
 
 #[derive(Debug, PartialEq)]
 pub struct Options {
+    /// The program is a gofer, which confines itself: it needs the machine's files and root's rights for that.
+    pub gofer: bool,
     /// Files of control groups in which a thread joins by writing 0.
     pub join: Vec<PathBuf>,
     /// Descriptors that the program gets, as 3, 4, 5 and so on.
@@ -24,8 +26,10 @@ impl Options {
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
         let mut arguments = arguments;
         let (mut join, mut pass, mut env, mut exe) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let mut gofer = false;
         while let Some(option) = arguments.next() {
             match option.to_str() {
+                Some("--gofer") => gofer = true,
                 Some("--join") => join.push(value(&mut arguments)?),
                 Some("--pass") => pass.push(number(&value(&mut arguments)?)?),
                 Some("--env") => env.push(text(value(&mut arguments)?.into_os_string())?),
@@ -38,7 +42,7 @@ impl Options {
                     return if argv.is_empty() {
                         Err(Failure::Usage("nothing after --"))
                     } else {
-                        Ok(Self { join, pass, env, exe, argv })
+                        Ok(Self { gofer, join, pass, env, exe, argv })
                     };
                 }
                 _ => return Err(Failure::Usage("unknown option")),
@@ -73,6 +77,7 @@ mod tests {
     fn everything_after_the_dashes_belongs_to_the_program() {
         let options =
             parse(&["--join", "/a", "--join", "/b", "--exe", "/x", "--", "x", "--join", "--"]).unwrap();
+        assert!(!options.gofer);
         assert_eq!(options.join, [PathBuf::from("/a"), PathBuf::from("/b")]);
         assert_eq!(options.exe, PathBuf::from("/x"));
         assert_eq!(options.argv, [c"x".to_owned(), c"--join".to_owned(), c"--".to_owned()]);
@@ -82,6 +87,11 @@ mod tests {
     fn descriptors_keep_their_order() {
         let options = parse(&["--pass", "300", "--pass", "4", "--exe", "/x", "--", "x"]).unwrap();
         assert_eq!(options.pass, [300, 4]);
+    }
+
+    #[test]
+    fn a_gofer_is_asked_for_by_name() {
+        assert!(parse(&["--gofer", "--exe", "/x", "--", "x"]).unwrap().gofer);
     }
 
     #[test]

@@ -33,13 +33,14 @@ pub fn start(options: &Options) -> Result<i32, Failure> {
         .step(&format!("open {}", options.exe.display()))?;
     let (mapped, tell_mapped) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let (failed, tell_failed) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
-    let pid = clone()?;
+    let pid = clone(options.gofer)?;
     if pid == 0 {
         drop((tell_mapped, failed));
         become_program(options, &exe, mapped, tell_failed)
     }
     drop((mapped, tell_failed));
-    let told = map_users(pid).and_then(|()| File::from(tell_mapped).write_all(b"m").step("tell the child"));
+    let mapped_users = if options.gofer { Ok(()) } else { map_users(pid) };
+    let told = mapped_users.and_then(|()| File::from(tell_mapped).write_all(b"m").step("tell the child"));
     let outcome = told.and_then(|()| wait_executed(failed));
     if outcome.is_err() {
         // SAFETY: the child has not been waited for, so the pid is still its own.
@@ -78,9 +79,11 @@ fn count(descriptors: &[i32]) -> i32 {
     i32::try_from(descriptors.len()).expect("the kernel bounds arguments far below this")
 }
 
-/// Fork into new namespaces of every kind that separates a sentry from the machine.
-fn clone() -> Result<i32, Failure> {
-    let kinds = libc::CLONE_NEWUSER
+/// Fork into new namespaces of every kind that separates a sentry from the machine. A gofer stays among the machine's
+/// users: it keeps the owners of files as its guests set them.
+fn clone(gofer: bool) -> Result<i32, Failure> {
+    let users = if gofer { 0 } else { libc::CLONE_NEWUSER };
+    let kinds = users
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWNET
@@ -131,6 +134,10 @@ fn confine_and_execute(
     confine::silence()?;
     confine::leave_no_core()?;
     confine::die_before_others()?;
+    if options.gofer {
+        confine::leave_groups()?;
+        return execute(exe, &options.argv, &options.env);
+    }
     confine::become_nobody()?;
     confine::change_root()?;
     let unmount = confine::keep_unmounter()?;

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from skerry.client._sync.processes import ContainerProcess
     from skerry.client._sync.sandboxes import Sandbox
     from skerry.client._sync.streams import StreamReader, StreamWriter
+    from skerry.client._sync.volumes import Volume
     from skerry.client.buildlog import enable_output
     from skerry.client.client import Client, connect
     from skerry.client.fileinfo import FileInfo
@@ -58,6 +59,7 @@ _HOMES = {
     "StreamType": "skerry.client.stream_type",
     "StreamWriter": "skerry.client._sync.streams",
     "Timings": "skerry.client._core.timings",
+    "Volume": "skerry.client._sync.volumes",
     "connect": "skerry.client.client",
     "enable_output": "skerry.client.buildlog",
 }
@@ -86,6 +88,7 @@ __all__ = [
     "StreamType",
     "StreamWriter",
     "Timings",
+    "Volume",
     "__version__",
     "aio",
     "connect",

@@ -18,6 +18,7 @@ from skerry.client._async.logs import LogReader, SandboxLogs
 from skerry.client._async.processes import ContainerProcess
 from skerry.client._async.sandboxes import Sandbox
 from skerry.client._async.streams import OutputDroppedWarning, StreamReader, StreamWriter
+from skerry.client._async.volumes import Volume
 from skerry.client.buildlog import enable_output
 from skerry.client.client import Client, connect
 from skerry.client.fileinfo import FileInfo
@@ -42,6 +43,7 @@ __all__ = [
     "StreamReader",
     "StreamType",
     "StreamWriter",
+    "Volume",
     "connect",
     "enable_output",
 ]

@@ -20,6 +20,7 @@ from skerry.testing.ids import CountingIds
 from skerry.testing.images import MemoryImages
 from skerry.testing.node import FakeNode
 from skerry.testing.store import MemoryStore
+from skerry.testing.volumes import MemoryVolumes
 
 
 @dataclass
@@ -55,7 +56,14 @@ async def opened_door(folder: Path, places: Places | None = None) -> AsyncIterat
     clock, ids = VirtualClock(), CountingIds()
     images = MemoryImages(clock=clock, ids=ids)
     async with FakeNode(clock=clock) as node:
-        engine = assemble(store=MemoryStore(ids=ids), nodes={node.view().id: node}, images=images, clock=clock, ids=ids)
+        engine = assemble(
+            store=MemoryStore(ids=ids),
+            nodes={node.view().id: node},
+            images=images,
+            volume_disk=MemoryVolumes(clock),
+            clock=clock,
+            ids=ids,
+        )
         app = native_door(engine, LocalCallers(), started_at=clock.now())
         path = folder / "v1.sock"
         sock = socket.socket(socket.AF_UNIX)

@@ -16,6 +16,7 @@ from skerry.testing.ids import CountingIds
 from skerry.testing.images import MemoryImages
 from skerry.testing.node import FakeNode
 from skerry.testing.store import MemoryStore
+from skerry.testing.volumes import MemoryVolumes
 
 
 @dataclass
@@ -28,11 +29,13 @@ class World:
     node: FakeNode = field(init=False)
     store: MemoryStore = field(init=False)
     images: MemoryImages = field(init=False)
+    volumes: MemoryVolumes = field(init=False)
 
     def __post_init__(self) -> None:
         self.node = FakeNode(clock=self.clock)
         self.store = MemoryStore(ids=self.ids)
         self.images = MemoryImages(clock=self.clock, ids=self.ids)
+        self.volumes = MemoryVolumes(self.clock)
 
     @contextlib.asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
@@ -41,6 +44,7 @@ class World:
             store=self.store,
             nodes={self.node.view().id: self.node},
             images=self.images,
+            volume_disk=self.volumes,
             clock=self.clock,
             ids=self.ids,
             bounds=self.bounds,

@@ -11,6 +11,7 @@ from skerry.apps.local import run
 from skerry.apps.settings import from_environment
 from skerry.testing.images import MemoryImages
 from skerry.testing.node import FakeNode
+from skerry.testing.volumes import MemoryVolumes
 
 
 @asynccontextmanager
@@ -19,7 +20,7 @@ async def fake_parts(ground: Ground) -> AsyncIterator[EngineParts]:
     async with FakeNode(clock=ground.clock) as node:
         images = MemoryImages(clock=ground.clock, ids=ground.ids)
         images.add(command=("cat",))
-        yield EngineParts(nodes={node.view().id: node}, images=images)
+        yield EngineParts(nodes={node.view().id: node}, images=images, volume_disk=MemoryVolumes(ground.clock))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from skerry.node.node import Node
 from skerry.node.output_quota import NodeQuota
 from skerry.node.records import Records
 from skerry.testing.backend import FakeBackend, FakeCgroups, FakeMachine
+from skerry.testing.volumes import FakeMounts
 from skerry.wire.frames import HEADER_SIZE, TO_AGENT, FrameType, encode_end, encode_frame, split_frames
 from skerry.wire.messages import VERSION, Hello, Ready, decode, encode
 
@@ -175,6 +176,7 @@ class World:
             records=Between(Records(self.folder / "records"), self),
             quota=self.quota,
             trust=NoTrust(),
+            volumes=FakeMounts(),
             output_folder=self.folder / "output",
             build_folder=self.folder / "builds",
             image_helper=Path("/none"),

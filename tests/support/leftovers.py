@@ -22,12 +22,31 @@ def check_nothing_left(folder: Path, prefix: str) -> None:
 def _found(folder: Path, prefix: str) -> Iterator[tuple[str, list[str]]]:
     kinds = {
         "processes": [line for line in _processes() if str(folder) in line],
-        "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line],
+        "mounts": mounts_below(folder),
+        "loop devices": loop_devices_of(folder),
         "cgroups": [path for path in _cgroups() if prefix in path],
         "devices": [name for name in os.listdir("/sys/class/net") if name.startswith(prefix)],
         "tables": [line for line in _tables() if line.endswith(f"_{prefix}")],
     }
     yield from ((kind, found) for kind, found in kinds.items() if found)
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """Return the lines of what is mounted below a folder."""
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
+
+
+def loop_devices_of(folder: Path) -> list[str]:
+    """Return the files below a folder that a loop device has open."""
+    found = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            file = backing.read_text().strip()
+        except OSError:
+            continue
+        if str(folder) in file:
+            found.append(file)
+    return found
 
 
 def _processes() -> Iterator[str]:

@@ -27,6 +27,7 @@ from skerry.node.node import Node
 from skerry.node.output_quota import NodeQuota, free_bytes_of
 from skerry.node.processes import NodeProcess
 from skerry.node.records import Records
+from skerry.volumes.folder import VolumeFolder
 
 IDS = RandomIds()
 
@@ -102,6 +103,8 @@ def make_machinery(folder: Path, prefix: str) -> Machinery:
     )
     # A free range, and the record that all nodes of a machine share: kernel settings are put back by the last of them.
     settings = NetworkSettings(prefix=prefix)
+    volumes = VolumeFolder(folder / "volumes")
+    volumes.open()
     return Machinery(
         backend=backend,
         cgroups=cgroups.detect(f"skerry-{prefix}"),
@@ -109,6 +112,7 @@ def make_machinery(folder: Path, prefix: str) -> Machinery:
         records=Records(folder / "records"),
         quota=NodeQuota(free_bytes_of(folder)),
         trust=TrustFolder(folder / "trust"),
+        volumes=volumes,
         output_folder=folder / "output",
         build_folder=folder / "builds",
         image_helper=binary(IMAGE_HELPER),

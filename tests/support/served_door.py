@@ -20,6 +20,7 @@ from skerry.testing.ids import CountingIds
 from skerry.testing.images import MemoryImages
 from skerry.testing.node import FakeNode
 from skerry.testing.store import MemoryStore
+from skerry.testing.volumes import MemoryVolumes
 
 T = TypeVar("T")
 PATIENCE_S = 10
@@ -114,6 +115,13 @@ async def _world(folder: Path) -> AsyncIterator[ServedDoor]:
     clock, ids = VirtualClock(), CountingIds()
     images = MemoryImages(clock=clock, ids=ids)
     async with FakeNode(clock=clock) as node:
-        engine = assemble(store=MemoryStore(ids=ids), nodes={node.view().id: node}, images=images, clock=clock, ids=ids)
+        engine = assemble(
+            store=MemoryStore(ids=ids),
+            nodes={node.view().id: node},
+            images=images,
+            volume_disk=MemoryVolumes(clock),
+            clock=clock,
+            ids=ids,
+        )
         async with engine.running():
             yield ServedDoor(folder / "v1.sock", asyncio.get_running_loop(), engine, node, clock, images)

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from skerry.apps.settings import Settings
-from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store
+from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store, VolumeDisk
 from skerry.model.ids import Ids, NodeId
 
 
@@ -27,6 +27,7 @@ class EngineParts:
 
     nodes: Mapping[NodeId, NodeHandle]
     images: Images
+    volume_disk: VolumeDisk
     image_files: ImageFiles | None = None
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
 from skerry.apps.composition import EngineParts, Ground
 from skerry.engine.images import BuiltImages
+from skerry.engine.interfaces import Store
 from skerry.images.bases import DebianBases
 from skerry.images.erofs import pack_agent
 from skerry.images.files import ImageFolder
@@ -19,7 +20,7 @@ from skerry.images.trust import TrustFolder
 from skerry.isolation.gvisor.backend import GvisorBackend
 from skerry.model import places
 from skerry.model.events import Events
-from skerry.model.ids import NODE, Ids, NodeId
+from skerry.model.ids import NODE, CommitId, Ids, NodeId, VolumeId
 from skerry.node import cgroups
 from skerry.node.machinery import Machinery
 from skerry.node.network.network import Network
@@ -27,6 +28,7 @@ from skerry.node.network.settings import NetworkSettings
 from skerry.node.node import Node
 from skerry.node.output_quota import NodeQuota, free_bytes_of
 from skerry.node.records import Records
+from skerry.volumes.folder import VolumeFolder
 
 log = Events("skerry.images")
 
@@ -37,7 +39,9 @@ async def open_node(ground: Ground) -> AsyncIterator[EngineParts]:
     data = ground.settings.data_dir
     backend = await _backend(data, ground.settings.runtime_dir)
     await backend.probe()
-    machinery = _machinery(ground, backend)
+    volumes = VolumeFolder(data / "volumes")
+    volumes.open()
+    machinery = _machinery(ground, backend, volumes)
     node = Node(id=_node_id(data / "node-id", ground.ids), machinery=machinery)
     folder = ImageFolder(data / "images")
     folder.open()
@@ -53,8 +57,10 @@ async def open_node(ground: Ground) -> AsyncIterator[EngineParts]:
         ids=ground.ids,
     )
     await node.open()
+    for line in await volumes.clean(lambda volume: _commits(ground.store, volume)):
+        log.info("volumes.swept", detail=line)
     try:
-        yield EngineParts(nodes={node.view().id: node}, images=images, image_files=folder)
+        yield EngineParts(nodes={node.view().id: node}, images=images, volume_disk=volumes, image_files=folder)
     finally:
         await images.close()
         await node.close()
@@ -62,7 +68,7 @@ async def open_node(ground: Ground) -> AsyncIterator[EngineParts]:
         backend.close()
 
 
-def _machinery(ground: Ground, backend: GvisorBackend) -> Machinery:
+def _machinery(ground: Ground, backend: GvisorBackend, volumes: VolumeFolder) -> Machinery:
     data, runtime = ground.settings.data_dir, ground.settings.runtime_dir
     instance = instance_of(runtime)
     return Machinery(
@@ -72,12 +78,18 @@ def _machinery(ground: Ground, backend: GvisorBackend) -> Machinery:
         records=Records(runtime / "records"),
         quota=NodeQuota(free_bytes_of(data)),
         trust=TrustFolder(data / "trust"),
+        volumes=volumes,
         output_folder=data / "output",
         build_folder=data / "builds",
         image_helper=binary(IMAGE_HELPER),
         cpus=len(os.sched_getaffinity(0)),
         memory_mib=_memory_mib(),
     )
+
+
+def _commits(store: Store, volume: VolumeId) -> Collection[CommitId] | None:
+    """Return the commits of a volume that have rows; None if it has none itself."""
+    return None if store.volume(volume) is None else [commit.id for commit in store.commits(volume)]
 
 
 async def _backend(data: Path, runtime: Path) -> GvisorBackend:

@@ -13,7 +13,7 @@ from skerry.engine.image_retention import ImageBounds
 from skerry.engine.retention import Bounds
 from skerry.model import places
 from skerry.model.errors import InvalidError
-from skerry.model.limits import GIB
+from skerry.model.limits import GIB, MIB, VOLUME_DEFAULT_BYTES
 from skerry.wire.native import SOCKET_NAME
 
 IDLE_S: Final = 600.0
@@ -21,6 +21,9 @@ IMAGES_GIB: Final = "SKERRY_IMAGES_GIB"
 IMAGES_DAYS: Final = "SKERRY_IMAGES_DAYS"
 ENDED_DAYS: Final = "SKERRY_ENDED_DAYS"
 ENDED_MAX: Final = "SKERRY_ENDED_MAX"
+VOLUME_GIB: Final = "SKERRY_VOLUME_GIB"
+VOLUME_GIB_MIN: Final = 0.125  # of which ext4's journal takes 32 MiB
+VOLUME_GIB_MAX: Final = 8192
 _DAY_S: Final = 24 * 3600.0
 
 
@@ -39,6 +42,7 @@ class Settings:
     idle_s: float = IDLE_S
     images: ImageBounds = field(default_factory=ImageBounds)
     ended: Bounds = field(default_factory=Bounds)
+    volume_bytes: int = VOLUME_DEFAULT_BYTES
 
     @property
     def socket(self) -> Path:
@@ -60,7 +64,15 @@ def from_environment(
         foreground=foreground,
         images=_image_bounds(environ),
         ended=_ended_bounds(environ),
+        volume_bytes=_volume_bytes(environ),
     )
+
+
+def _volume_bytes(environ: Mapping[str, str]) -> int:
+    gib = _number(environ, VOLUME_GIB, VOLUME_DEFAULT_BYTES / GIB)
+    if not VOLUME_GIB_MIN <= gib <= VOLUME_GIB_MAX:
+        raise InvalidError(f"{VOLUME_GIB}={gib:g} is not between {VOLUME_GIB_MIN:g} and {VOLUME_GIB_MAX:,}")
+    return round(gib * GIB / MIB) * MIB
 
 
 def _image_bounds(environ: Mapping[str, str]) -> ImageBounds:

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "ps": "skerry.cli.ps",
     "logs": "skerry.cli.logs",
     "terminate": "skerry.cli.terminate",
+    "volume": "skerry.cli.volume",
     "server": "skerry.cli.server",
     "doctor": "skerry.cli.doctor",
     "version": "skerry.cli.version",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from skerry.cli import completing
-from skerry.cli.options import json_option, parse_amount, parse_pairs, tag_option
+from skerry.cli.options import json_option, mounted, parse_amount, parse_pairs, tag_option, volume_option
 
 EXAMPLES = """\b
 Examples:
@@ -32,6 +32,7 @@ Examples:
 @click.option("--user", help="User of its processes; default: root.")
 @click.option("--cpu", callback=parse_amount(float), metavar="N[:LIMIT]", help="Cores.")
 @click.option("--memory", callback=parse_amount(int), metavar="N[:LIMIT]", help="Memory in MiB.")
+@volume_option
 @click.option("--block-network", is_flag=True, help="Reach nothing, DNS included.")
 @click.option("--isolation", default="gvisor", show_default=True, help="What stands between sandbox and machine.")
 @click.option(
@@ -46,6 +47,7 @@ def command(
     python: str | None,
     apt: tuple[str, ...],
     pip: tuple[str, ...],
+    volume: tuple[tuple[str, str, bool], ...],
     arguments: tuple[str, ...],
     as_json: bool,
     **options: Any,
@@ -59,7 +61,8 @@ def command(
     from skerry.cli.output import print_json
 
     image = Image.debian_slim(python_version=python).apt_install(*apt).pip_install(*pip)
-    sandbox = Sandbox.create(*arguments, app=App(app) if app else None, image=image, **options)
+    mounts = mounted(volume)
+    sandbox = Sandbox.create(*arguments, app=App(app) if app else None, image=image, volumes=mounts, **options)
     if as_json:
         stages = [{"name": stage.name, "ms": round(stage.ms, 3)} for stage in sandbox.timings.stages]
         print_json({"id": sandbox.object_id, "stages": stages})

@@ -46,6 +46,43 @@ def detach_keys_option(command: C) -> C:
     )(command)
 
 
+def volume_option(command: C) -> C:
+    return click.option(
+        "--volume",
+        multiple=True,
+        callback=_parse_volumes,
+        metavar="NAME:PATH[:ro]",
+        help="Mount a volume, created if there is none; repeatable.",
+    )(command)
+
+
+def mounted(volumes: tuple[tuple[str, str, bool], ...]) -> dict[str, Any]:
+    """Return the volumes of `--volume` options by their paths."""
+    from skerry import Volume
+
+    found: dict[str, Any] = {}
+    for name, path, read_only in volumes:
+        if path in found:
+            raise click.BadParameter(f"two volumes at {path}; choose paths side by side", param_hint="--volume")
+        volume = Volume.from_name(name, create_if_missing=True)
+        found[path] = volume.read_only() if read_only else volume
+    return found
+
+
+def _parse_volumes(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str, bool], ...]:
+    parsed = []
+    for value in values:
+        name, _, path = value.partition(":")
+        read_only = path.endswith(":ro")
+        path = path.removesuffix(":ro")
+        if not name or not path:
+            raise click.BadParameter(f"{value!r} is not of the form NAME:PATH or NAME:PATH:ro")
+        parsed.append((name, path, read_only))
+    return tuple(parsed)
+
+
 def parse_pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """Return the pairs of `K=V` options, such as variables."""
     pairs = {}

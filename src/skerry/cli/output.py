@@ -34,6 +34,14 @@ def command_line(argv: Sequence[str], width: int = 40) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def amount(size: int) -> str:
+    """Return a number of bytes in its largest unit."""
+    for unit, bytes_ in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= bytes_:
+            return f"{size / bytes_:.1f} {unit}"
+    return f"{size} B"
+
+
 def duration(seconds: float) -> str:
     """Return a length of time in its two largest units."""
     whole = max(0, int(seconds))

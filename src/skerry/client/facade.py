@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
@@ -14,6 +14,7 @@ from skerry.client.loop import bridge, run
 
 I = TypeVar("I")  # noqa: E741 - the asynchronous class inside
 F = TypeVar("F")
+K = TypeVar("K")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -47,6 +48,13 @@ class Facade(Generic[I]):
 def unwrap(value: Facade[I] | None) -> I | None:
     """Return the asynchronous object inside."""
     return None if value is None else value._inner
+
+
+def unwrap_values(values: Mapping[K, Facade[I]] | None) -> Mapping[K, I] | None:
+    """Return a mapping with the asynchronous objects inside; what is no mapping of such is left to its user."""
+    if not isinstance(values, Mapping):
+        return values
+    return {key: value._inner if isinstance(value, Facade) else value for key, value in values.items()}
 
 
 class Method(Generic[P, R]):

@@ -42,9 +42,9 @@ class FileCall:
         self._results: list[bytes] = []
         self._error: Exception | None = None
         self._started: bytes | None = None
-        self._writes = isinstance(opening, native.OpenWrite)
+        self._writes = isinstance(opening, native.OpenWrite | native.OpenVolumeWrite)
         self._pulse = Pulse()
-        if isinstance(opening, native.OpenRead | native.OpenWatch):
+        if isinstance(opening, native.OpenRead | native.OpenWatch | native.OpenVolumeRead):
             self._incoming.limit = opening.limit
         self._stream = socket.open(self, native.encode(opening))
 

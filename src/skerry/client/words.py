@@ -27,6 +27,7 @@ SANDBOX_FIELDS: Final[Mapping[str, str]] = {
     "memory": "resources.memory_mib, resources.memory_limit_mib",
     "block_network": "network",
     "isolation": "isolation",
+    "volumes": "volumes",
     "pty": "terminal",
     "pty_size": "terminal.rows, terminal.columns",
 }
@@ -44,7 +45,7 @@ EXEC_FIELDS: Final[Mapping[str, str]] = {
 FILE_FIELDS: Final[Mapping[str, str]] = {"modified_time": "modified", "symlink_target": "target"}
 
 _NO_CLOUD = "sandboxes run on your own machines, which have no clouds and regions"
-_NO_STORAGE = "storage that outlives a sandbox is not there yet"
+_NO_STORAGE = "storage that outlives a sandbox is a Volume here"
 _NO_SECRETS = "secrets are not there yet; pass values with env="
 _NO_TUNNELS = "ports of a sandbox cannot be reached from outside yet"
 _NO_POLICY = "the network is open or, with block_network=True, closed; lists of what is allowed are not there yet"
@@ -59,7 +60,6 @@ SANDBOX_IDLE: Final[Mapping[str, str]] = {
     "region": _NO_CLOUD,
     "secrets": _NO_SECRETS,
     "network_file_systems": _NO_STORAGE,
-    "volumes": _NO_STORAGE,
     "runtime": "say isolation= instead",
     "outbound_cidr_allowlist": _NO_POLICY,
     "outbound_domain_allowlist": _NO_POLICY,
@@ -87,11 +87,16 @@ EXEC_IDLE: Final[Mapping[str, str]] = {
 }
 SET_TAGS_IDLE: Final[Mapping[str, str]] = {"client": "give it where the sandbox is made or found"}
 FROM_NAME_IDLE: Final[Mapping[str, str]] = {"environment_name": _NO_ENVIRONMENTS}
+VOLUME_IDLE: Final[Mapping[str, str]] = {
+    "environment_name": _NO_ENVIRONMENTS,
+    "namespace": _NO_ENVIRONMENTS,
+    "version": "there is one kind of volumes",
+}
 APP_IDLE: Final[Mapping[str, str]] = {
     "tags": "an app has none; give them to Sandbox.create",
     "image": "pass image= to Sandbox.create",
     "secrets": _NO_SECRETS,
-    "volumes": _NO_STORAGE,
+    "volumes": "pass volumes= to Sandbox.create",
     "include_source": "functions do not run here, so no source is sent",
     "environment_name": _NO_ENVIRONMENTS,
     "detach": "say `skerry run --detach`",
@@ -106,12 +111,11 @@ IMAGE_IDLE: Final[Mapping[str, str]] = {
     "extra_options": _PIP_HINT,
     "env": "set variables with .env({...}) before this step",
     "secrets": "secrets in builds are not there yet",
-    "volumes": _NO_STORAGE,
+    "volumes": "builds mount no volumes; mount them in the sandbox",
     "gpu": "builds have no GPU",
 }
 # Whole names of the module and of its classes that a Modal program may use.
 MODULE_IDLE: Final[Mapping[str, str]] = {
-    "Volume": _NO_STORAGE,
     "NetworkFileSystem": _NO_STORAGE,
     "CloudBucketMount": _NO_STORAGE,
     "Secret": _NO_SECRETS,

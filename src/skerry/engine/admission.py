@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from skerry.engine.interfaces import NodeView
+from skerry.engine.mounts import admit_mounts
 from skerry.model import limits
 from skerry.model.errors import InvalidError
 from skerry.model.guestpath import parse_guest_path
@@ -42,7 +43,7 @@ def admit(spec: SandboxSpec, machine: NodeView) -> SandboxSpec:
     if spec.name is not None:
         _check_sandbox_name(spec.name)
     check_tags(spec.tags)
-    return replace(spec, workdir=_workdir(spec.workdir))
+    return replace(spec, workdir=_workdir(spec.workdir), volumes=admit_mounts(spec.volumes))
 
 
 def admit_exec(spec: ExecSpec) -> ExecSpec:

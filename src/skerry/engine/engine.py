@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from skerry.engine.apps import Apps
 from skerry.engine.files import Files
 from skerry.engine.image_retention import ImageBounds, ImageRetention
-from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store
+from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store, VolumeDisk
 from skerry.engine.logs import Logs
 from skerry.engine.processes import Processes
 from skerry.engine.retention import Bounds, Retention
 from skerry.engine.sandboxes import Sandboxes
 from skerry.engine.tasks import Tasks
 from skerry.engine.trust import Trust
+from skerry.engine.volumes import Volumes
+from skerry.model import limits
 from skerry.model.ids import Ids, ImageId, NodeId
 
 
@@ -29,6 +31,7 @@ class Engine:
     processes: Processes
     logs: Logs
     files: Files
+    volumes: Volumes
     trust: Trust
     retention: Retention
     image_retention: ImageRetention | None = None
@@ -51,12 +54,22 @@ def assemble(
     images: Images,
     clock: Clock,
     ids: Ids,
+    volume_disk: VolumeDisk,
+    volume_bytes: int = limits.VOLUME_DEFAULT_BYTES,
     bounds: Bounds | None = None,
     image_files: ImageFiles | None = None,
     image_bounds: ImageBounds | None = None,
 ) -> Engine:
     """Return an engine over these collaborators; it collects `image_files`, if there are any."""
-    sandboxes = Sandboxes(store=store, nodes=nodes, images=images, clock=clock, ids=ids)
+    volumes = Volumes(
+        store=store,
+        disk=volume_disk,
+        clock=clock,
+        ids=ids,
+        users=lambda volume: sandboxes.users_of(volume),
+        size_bytes=volume_bytes,
+    )
+    sandboxes = Sandboxes(store=store, nodes=nodes, images=images, volumes=volumes, clock=clock, ids=ids)
 
     def in_use() -> Collection[ImageId]:
         return {*sandboxes.images_in_use(), *images.in_use()}
@@ -74,6 +87,7 @@ def assemble(
         processes=processes,
         logs=Logs(processes=processes),
         files=Files(sandboxes=sandboxes),
+        volumes=volumes,
         trust=Trust(),
         retention=Retention(store=store, nodes=nodes, clock=clock, bounds=bounds),
         image_retention=image_retention,

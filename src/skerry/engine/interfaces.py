@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
-from skerry.model.ids import AppId, ImageId, ProcessId, SandboxId
+from skerry.model.ids import AppId, CommitId, ImageId, ProcessId, SandboxId, VolumeId
 from skerry.model.nodes import Launch as Launch
 from skerry.model.nodes import NodeView as NodeView
 from skerry.model.nodes import RootImage as RootImage
@@ -26,6 +26,7 @@ from skerry.model.sandboxes import (
     StoredImage,
 )
 from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition
+from skerry.model.volumes import CommitView, VolumeView
 
 
 class Clock(Protocol):
@@ -194,6 +195,9 @@ class NodeHandle(Protocol):
 
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded: ...
 
+    def volumes_lost(self, sandbox: SandboxId) -> bool:
+        """Tell whether the volumes of a running sandbox answer only errors any more."""
+
     def kept(self) -> Collection[SandboxId]:
         """The ended sandboxes whose output is kept."""
 
@@ -298,6 +302,48 @@ class ImageFiles(Protocol):
         """How much space their disk has."""
 
 
+class CommitSize(Protocol):
+    """How many files, folders and links a commit has, and the bytes of its files."""
+
+    @property
+    def files(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+class VolumeDisk(Protocol):
+    """Where volumes lie. Paths start at a volume's root; errors about files are those of `SandboxFilesystemError`."""
+
+    async def make(self, volume: VolumeView) -> None:
+        """Make an empty volume, on disk when this returns."""
+
+    async def remove(self, volume: VolumeId) -> None:
+        """Remove a volume with all its commits; raises ConflictError while anyone uses it."""
+
+    def disk_bytes(self, volume: VolumeId) -> int: ...
+
+    async def commit(self, volume: VolumeView, commit: CommitId, *, previous: CommitId | None) -> CommitSize:
+        """Return once every file of the volume, and every folder, is on disk as this commit."""
+
+    async def remove_commit(self, volume: VolumeId, commit: CommitId) -> None: ...
+
+    def list(
+        self, volume: VolumeId, path: str, *, recursive: bool = False, commit: CommitId | None = None
+    ) -> AsyncIterator[FileEntry]: ...
+
+    async def stat(self, volume: VolumeId, path: str, *, commit: CommitId | None = None) -> FileEntry: ...
+
+    async def read(self, volume: VolumeId, path: str, *, commit: CommitId | None = None) -> FileReading: ...
+
+    async def write(
+        self, volume: VolumeId, path: str, chunks: AsyncIterator[bytes | memoryview], *, mode: int | None = None
+    ) -> int:
+        """Return the size once the file is in place; on any failure the old file is untouched."""
+
+    async def remove_file(self, volume: VolumeId, path: str, *, recursive: bool = False) -> None: ...
+
+
 class Store(Protocol):
     """Rows that outlive the server. Calls are short and synchronous for reads, committed when a write returns."""
 
@@ -343,4 +389,28 @@ class Store(Protocol):
         """Every image."""
 
     async def delete_image(self, image: ImageId) -> None:
+        """Delete the row; deleting it again changes nothing."""
+
+    async def put_volume(self, volume: VolumeView) -> None:
+        """Insert it; on disk when this returns, whatever becomes of the machine."""
+
+    def volume(self, volume: VolumeId) -> VolumeView | None: ...
+
+    def volume_by_name(self, name: str) -> VolumeView | None: ...
+
+    def volumes(self) -> Sequence[VolumeView]:
+        """Every volume, by name."""
+
+    async def delete_volume(self, volume: VolumeId) -> None:
+        """Delete the row and those of its commits; deleting it again changes nothing."""
+
+    async def put_commit(self, commit: CommitView, *, idempotency_key: str | None = None) -> None:
+        """Insert it; on disk when this returns, whatever becomes of the machine."""
+
+    def commits(self, volume: VolumeId) -> Sequence[CommitView]:
+        """The commits of a volume, the newest first."""
+
+    def commit_by_key(self, idempotency_key: str) -> CommitView | None: ...
+
+    async def delete_commit(self, commit: CommitId) -> None:
         """Delete the row; deleting it again changes nothing."""

@@ -17,6 +17,7 @@ from skerry.engine.live import Live, ended_error, way
 from skerry.engine.placement import Places
 from skerry.engine.requests import asked, check_key, without_access
 from skerry.engine.tasks import Tasks
+from skerry.engine.volumes import Volumes
 from skerry.model import ids as prefixes
 from skerry.model.errors import (
     Error,
@@ -28,7 +29,7 @@ from skerry.model.errors import (
 )
 from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
-from skerry.model.ids import Ids, ImageId, NodeId, ProcessId, SandboxId
+from skerry.model.ids import Ids, ImageId, NodeId, ProcessId, SandboxId, VolumeId
 from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView
 from skerry.model.specs import Resources, SandboxSpec
 from skerry.model.text import escaped
@@ -44,11 +45,19 @@ class Sandboxes:
     """Every sandbox of this server."""
 
     def __init__(
-        self, *, store: Store, nodes: Mapping[NodeId, NodeHandle], images: Images, clock: Clock, ids: Ids
+        self,
+        *,
+        store: Store,
+        nodes: Mapping[NodeId, NodeHandle],
+        images: Images,
+        volumes: Volumes,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         self._store = store
         self._nodes = nodes
         self._images = images
+        self._volumes = volumes
         self._clock = clock
         self._ids = ids
         self._live: dict[SandboxId, Live] = {}
@@ -64,6 +73,14 @@ class Sandboxes:
     def images_in_use(self) -> Collection[ImageId]:
         """Return the images of all sandboxes that have not ended."""
         return {live.view.spec.image for live in self._live.values() if not live.view.state.ended}
+
+    def users_of(self, volume: VolumeId) -> Collection[SandboxId]:
+        """Return the sandboxes that have not ended and mount a volume."""
+        return {
+            sandbox
+            for sandbox, live in self._live.items()
+            if not live.view.state.ended and any(one.volume == volume for one in live.view.spec.volumes)
+        }
 
     async def supervise(self, tasks: Tasks) -> None:
         """Take up what an earlier server left, and follow the ends of all nodes for as long as `tasks` runs."""
@@ -81,7 +98,7 @@ class Sandboxes:
     async def create(self, spec: SandboxSpec, *, idempotency_key: str | None = None) -> SandboxView:
         """Return the sandbox once it runs; with a key that was used before, what the first call made.
 
-        Raises InvalidError, NotFoundError (image, app), AlreadyExistsError (name) and ResourceExhaustedError at once,
+        Raises InvalidError, NotFoundError (image, app, volume), AlreadyExistsError (name) and ResourceExhaustedError at once,
         StartFailedError.
         """
         spec = admit(spec, self._largest_node())
@@ -179,6 +196,8 @@ class Sandboxes:
     async def _record(self, spec: SandboxSpec, key: str | None) -> Live:
         """Place the sandbox, write its row and begin its start; or return the one that the key made meanwhile."""
         image = self._images.root(spec.image)
+        for mount in spec.volumes:
+            self._volumes.get(mount.volume)
         sandbox = SandboxId(self._ids.new(prefixes.SANDBOX))
         app_name = self._app_name(spec)
         node = self._places.take(sandbox, spec.resources)
@@ -355,7 +374,8 @@ class Sandboxes:
         """Return a sandbox with what changes by the moment."""
         if view.state is not SandboxState.RUNNING:
             return view
-        return replace(view, idle_since=self._nodes[view.node].idle_since(view.id))
+        node = self._nodes[view.node]
+        return replace(view, idle_since=node.idle_since(view.id), volumes_lost=node.volumes_lost(view.id))
 
     def _app_name(self, spec: SandboxSpec) -> str | None:
         if spec.app is None:

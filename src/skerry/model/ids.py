@@ -15,12 +15,16 @@ ProcessId = NewType("ProcessId", str)
 ImageId = NewType("ImageId", str)
 AppId = NewType("AppId", str)
 NodeId = NewType("NodeId", str)
+VolumeId = NewType("VolumeId", str)
+CommitId = NewType("CommitId", str)
 
 SANDBOX = "sb"
 PROCESS = "pr"
 IMAGE = "im"
 APP = "ap"
 NODE = "no"
+VOLUME = "vo"
+COMMIT = "vc"
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _BODY_CHARS = 20

@@ -46,5 +46,13 @@ LOG_TAIL_BYTES = 16 * MIB  # in which the last lines are looked for
 # Files
 FILE_READ_BYTES = 5 * GIB
 
+# Volumes
+VOLUME_DEFAULT_BYTES = 10 * GIB
+VOLUME_BYTES_PER_FILE = 16 * KIB  # so many bytes of a volume for each file that it may hold
+VOLUMES_MAX = 1000
+VOLUME_COMMITS_MAX = 100  # of one volume
+VOLUME_COMMITS_BYTES_RATIO = 2  # all commits of a volume together hold at most so many times its size
+SANDBOX_VOLUMES_MAX = 16
+
 # Requests
 REQUEST_BYTES = 4 * MIB

@@ -13,11 +13,24 @@ from skerry.model.ids import SandboxId
 
 
 @dataclass(frozen=True, kw_only=True)
+class MountedVolume:
+    """A volume at `target` of the user's container: a folder of the machine that several sandboxes may write to."""
+
+    folder: Path
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class MemberSpec:
-    """A member to boot. `cgroup_procs` are the files in which its first process joins before it executes anything."""
+    """A member to boot. `cgroup_procs` are the files in which its processes join before they execute anything.
+
+    The `volumes` are mounted where the member is claimed; what serves them starts with the boot.
+    """
 
     sandbox: SandboxId
     cgroup_procs: tuple[Path, ...] = ()
+    volumes: tuple[MountedVolume, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,8 @@ class Stage:
 class SandboxView:
     """A sandbox as its owner sees it. Times are Unix seconds.
 
-    `idle_since` is what its node says at this moment, and never stored: None while somebody uses it, or once it ended.
+    Two are what its node says at this moment, and never stored: `idle_since`, None while somebody uses it, or once it
+    ended; `volumes_lost`, that its volumes answer only errors any more since the process that served them has ended.
     """
 
     id: SandboxId
@@ -69,6 +70,7 @@ class SandboxView:
     entrypoint: ProcessId | None = None
     stages: tuple[Stage, ...] = ()
     idle_since: float | None = None
+    volumes_lost: bool = False
 
     @property
     def deadline(self) -> float | None:

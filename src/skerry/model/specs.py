@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from skerry.model import limits
 from skerry.model.ids import AppId, ImageId
+from skerry.model.volumes import VolumeMount
 
 
 class Isolation(StrEnum):
@@ -99,6 +100,7 @@ class SandboxSpec:
     resources: Resources = field(default_factory=Resources)
     network: NetworkPolicy = NetworkPolicy.OPEN
     isolation: Isolation = Isolation.GVISOR
+    volumes: tuple[VolumeMount, ...] = ()
     host_access: HostAccess = field(default_factory=HostAccess)
 
 

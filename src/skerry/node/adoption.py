@@ -47,7 +47,7 @@ class Adoption:
     async def run(self) -> SandboxExit | None:
         """Take it up and return None, or how it has ended meanwhile: what it still holds is then in `holdings`."""
         self._table.read()
-        await self._holdings.find(self._record.member)
+        await self._holdings.find(self._record.member, self._record.launch.spec.volumes)
         if self._table.end is not None:  # the kill came while it was removed
             return self._table.end.exit
         if self._holdings.member is None:

@@ -6,17 +6,18 @@ import asyncio
 import math
 import os
 import select
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from skerry.images.erofs import image_xattrs
 from skerry.model.errors import Error, InternalError, StartFailedError
 from skerry.model.events import Events
-from skerry.model.ids import SandboxId
-from skerry.model.members import Claim, ExtraImage, MemberRecord, MemberSpec, Upper
+from skerry.model.ids import SandboxId, VolumeId
+from skerry.model.members import Claim, ExtraImage, MemberRecord, MemberSpec, MountedVolume, Upper
 from skerry.model.nodes import Launch
 from skerry.model.specs import NetworkPolicy, Resources
+from skerry.model.volumes import VolumeMount
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import LinkLost
 from skerry.node.environment import TRUST_MOUNT
@@ -40,7 +41,7 @@ HOST_PROCESSES: Final = 1024
 
 
 class Holdings:
-    """The cgroup, network slot, member and agent link of one sandbox; each is None until it is there."""
+    """The cgroup, network slot, volumes, member and agent link of one sandbox; each is None until it is there."""
 
     def __init__(self, sandbox: SandboxId, machinery: Machinery) -> None:
         self.sandbox = sandbox
@@ -49,6 +50,7 @@ class Holdings:
         self.slot: Slot | None = None
         self.member: Member | None = None
         self.link: AgentLink | None = None
+        self._volumes: list[VolumeId] = []
 
     async def take(self, launch: Launch, hello: Callable[[Setup], Hello], waterfall: Waterfall) -> None:
         """Start everything; on failure, what was taken stays for `give_back`."""
@@ -57,7 +59,7 @@ class Holdings:
             self.cgroup = cgroup = self._machinery.cgroups.make(self.sandbox)
             _limit(cgroup, launch.spec.resources)
             open_network = spec.network is NetworkPolicy.OPEN
-            await together(self._boot(cgroup), *([self._take_slot()] if open_network else []))
+            await together(self._boot(cgroup, spec.volumes), *([self._take_slot()] if open_network else []))
         member = self._have_member()
         if self.slot is not None:
             with waterfall.stage("network"):
@@ -72,8 +74,9 @@ class Holdings:
         with waterfall.stage("agent"):
             await self._greet(greeting, sent=bool(ahead))
 
-    async def find(self, member: MemberRecord) -> None:
+    async def find(self, member: MemberRecord, volumes: Sequence[VolumeMount]) -> None:
         """Take what an earlier node left, as far as it is still there."""
+        await self._hold(volumes)
         self.cgroup = self._machinery.cgroups.find(self.sandbox)
         self.slot = await self._machinery.network.adopt(self.sandbox)
         self.member = await self._machinery.backend.adopt(member)
@@ -102,6 +105,7 @@ class Holdings:
                 await asyncio.to_thread(self.cgroup.remove)
             except (OSError, InternalError) as exc:
                 failures.append(exc)
+        failures += await self._release_volumes()  # last: nothing of the sandbox has them open any more
         for failure in failures:
             log.error("sandbox.not_removed", exc=failure, sandbox=self.sandbox)
 
@@ -113,8 +117,24 @@ class Holdings:
         except OSError:
             return 0  # the cgroup is gone
 
-    async def _boot(self, cgroup: Cgroup) -> None:
-        self.member = await self._machinery.backend.boot(MemberSpec(sandbox=self.sandbox, cgroup_procs=cgroup.procs))
+    async def _boot(self, cgroup: Cgroup, volumes: Sequence[VolumeMount]) -> None:
+        mounted = await self._hold(volumes)
+        spec = MemberSpec(sandbox=self.sandbox, cgroup_procs=cgroup.procs, volumes=mounted)
+        self.member = await self._machinery.backend.boot(spec)
+
+    async def _hold(self, volumes: Sequence[VolumeMount]) -> tuple[MountedVolume, ...]:
+        mounted = []
+        for one in volumes:
+            self._volumes.append(one.volume)
+            folder = await self._machinery.volumes.hold(one.volume, self.sandbox)
+            mounted.append(MountedVolume(folder=folder, target=one.path, read_only=one.read_only))
+        return tuple(mounted)
+
+    async def _release_volumes(self) -> list[BaseException]:
+        work = [self._machinery.volumes.release(volume, self.sandbox) for volume in self._volumes]
+        self._volumes.clear()
+        done = await asyncio.gather(*work, return_exceptions=True)
+        return [failure for failure in done if isinstance(failure, BaseException)]
 
     async def _take_slot(self) -> None:
         self.slot = await self._machinery.network.slot(self.sandbox)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from skerry.model.ids import SandboxId
+from skerry.model.ids import SandboxId, VolumeId
 from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, Nic
 
 
@@ -37,6 +37,9 @@ class Member(Protocol):
     async def wait_ended(self) -> None:
         """Return when the sentry is gone, whatever ended it."""
 
+    async def wait_volumes_lost(self) -> None:
+        """Return when the volumes answer only errors any more, though the sandbox lives; never where it has none."""
+
     def last_words(self) -> str:
         """Return the last lines that its kernel and its agent said on stderr, escaped; empty if nothing."""
 
@@ -61,6 +64,19 @@ class Backend(Protocol):
 
     async def sweep(self, keep: Collection[SandboxId]) -> Sequence[str]:
         """Remove what belongs to no sandbox in `keep`, and say what it was, a line each."""
+
+
+class VolumeMounts(Protocol):
+    """The volumes of this machine, each mounted while anyone holds it."""
+
+    async def hold(self, volume: VolumeId, holder: str) -> Path:
+        """Return the root of a volume, which stays there until `holder` lets go of it; raises ConflictError."""
+
+    async def release(self, volume: VolumeId, holder: str) -> None:
+        """Let go of it; may be repeated."""
+
+    async def sweep(self) -> Sequence[str]:
+        """Unmount what nobody holds, and say what it was, a line each."""
 
 
 class Cgroup(Protocol):

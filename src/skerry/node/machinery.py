@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from skerry.node.interfaces import Backend, Cgroups
+from skerry.node.interfaces import Backend, Cgroups, VolumeMounts
 from skerry.node.network.network import Network
 from skerry.node.output_quota import NodeQuota
 from skerry.node.records import Records
@@ -29,6 +29,7 @@ class Machinery:
     records: Records
     quota: NodeQuota
     trust: TrustImages
+    volumes: VolumeMounts
     output_folder: Path  # a folder for each sandbox, kept until it is forgotten
     build_folder: Path  # where the writable layers of builds lie
     image_helper: Path

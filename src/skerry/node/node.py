@@ -140,6 +140,11 @@ class Node:
             if supervisor.started is not None and supervisor.build is None
         }
 
+    def volumes_lost(self, sandbox: SandboxId) -> bool:
+        """Tell whether the volumes of a running sandbox answer only errors any more."""
+        supervisor = self._live.get(sandbox)
+        return supervisor is not None and supervisor.volumes_lost
+
     def kept(self) -> Collection[SandboxId]:
         """The ended sandboxes whose output is kept."""
         return self._kept.ids()
@@ -247,7 +252,7 @@ class Node:
         """Remove what belongs to no live sandbox, and say what it was."""
         machinery = self._machinery
         # Each asks anew who lives, and looks at the machine before it waits for anything: a start may come in between.
-        for sweep in (machinery.backend.sweep, machinery.network.sweep, self._sweep_cgroups):
+        for sweep in (machinery.backend.sweep, machinery.network.sweep, self._sweep_cgroups, self._sweep_volumes):
             try:
                 lines = await sweep(set(self._live))
             except Exception as exc:
@@ -258,6 +263,9 @@ class Node:
 
     async def _sweep_cgroups(self, keep: Collection[SandboxId]) -> Sequence[str]:
         return self._machinery.cgroups.sweep(keep)
+
+    async def _sweep_volumes(self, _keep: Collection[SandboxId]) -> Sequence[str]:
+        return await self._machinery.volumes.sweep()
 
     def _remove_half_starts(self) -> None:
         """Remove the folders of starts that a kill cut off: no record tells of them, and no journal was begun."""

@@ -99,7 +99,8 @@ class Supervisor:
             on_exit=self._on_process_exit,
         )
         self._happenings: asyncio.Queue[Happening] = asyncio.Queue()
-        self._watches = Watches(self.happen)
+        self.volumes_lost = False
+        self._watches = Watches(self.happen, on_volumes_lost=self._lose_volumes)
         self._ending = False
         self._left = False
         self._secret = b""
@@ -385,6 +386,12 @@ class Supervisor:
             log.error("sandbox.not_removed", exc=exc, sandbox=self.id)
         self._on_ended(ended)
         self.ended.set_result(ended)
+
+    def _lose_volumes(self) -> None:
+        """Note that its volumes answer every call with an error from now on; what was written to them is there."""
+        self.volumes_lost = True
+        paths = ", ".join(escaped(one.path) for one in self._launch.spec.volumes)
+        log.error("sandbox.volumes_lost", sandbox=self.id, paths=paths, cause="the process that serves them has ended")
 
     async def _let_go(self) -> None:
         self.idle.stop()

@@ -22,14 +22,22 @@ LIFETIME_GRACE_S: Final = 5.0
 class Watches:
     """The watches over one sandbox, from `begin` to `stop`. What they see goes to `happen`."""
 
-    def __init__(self, happen: Callable[[Happening], None]) -> None:
+    def __init__(self, happen: Callable[[Happening], None], *, on_volumes_lost: Callable[[], None]) -> None:
+        """`on_volumes_lost` is told when what serves its volumes has ended; the sandbox lives on without them."""
         self._happen = happen
+        self._on_volumes_lost = on_volumes_lost
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self, member: Member, link: AgentLink, *, lifetime_s: float) -> None:
         """Watch; `lifetime_s` is what is left of its lifetime."""
         create = asyncio.get_running_loop().create_task
-        watches = (self._sentry(member), self._agent(link), self._pulse(link), self._lifetime(lifetime_s))
+        watches = (
+            self._sentry(member),
+            self._volumes(member),
+            self._agent(link),
+            self._pulse(link),
+            self._lifetime(lifetime_s),
+        )
         self._tasks = [create(watch) for watch in watches]
 
     async def stop(self) -> None:
@@ -41,6 +49,10 @@ class Watches:
     async def _sentry(self, member: Member) -> None:
         await member.wait_ended()
         self._happen(SentryGone())
+
+    async def _volumes(self, member: Member) -> None:
+        await member.wait_volumes_lost()
+        self._on_volumes_lost()
 
     async def _agent(self, link: AgentLink) -> None:
         self._happen(AgentGone(await asyncio.shield(link.lost)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from skerry.model.errors import ConflictError, Error, InternalError, StartFailedError
 from skerry.model.ids import SandboxId
-from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, Nic
+from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, MountedVolume, Nic
 from skerry.wire.frames import HEADER_SIZE, TO_AGENT, FrameType, encode_frame, split_frames
 from skerry.wire.messages import VERSION, Hello, Ready, decode, encode
 
@@ -53,6 +53,8 @@ class FakeSentry:
     nic: Nic | None = None
     lifetime: asyncio.TimerHandle | None = None
     last_words: str = ""
+    volumes: tuple[MountedVolume, ...] = ()
+    volumes_lost: asyncio.Event = field(default_factory=asyncio.Event)
     agents: list[asyncio.Task[None]] = field(default_factory=list)
 
     def end(self) -> None:
@@ -132,6 +134,9 @@ class FakeMember:
     async def wait_ended(self) -> None:
         await self.state.ended.wait()
 
+    async def wait_volumes_lost(self) -> None:
+        await self.state.volumes_lost.wait()
+
     def last_words(self) -> str:
         return self.state.last_words
 
@@ -172,7 +177,7 @@ class FakeBackend:
             raise failure
         if spec.sandbox in self.machine.sandboxes:
             raise StartFailedError(f"{spec.sandbox} at boot: there is one already", stage="boot")
-        self.machine.sandboxes[spec.sandbox] = FakeSentry(self.machine.new_pid(), self._agent)
+        self.machine.sandboxes[spec.sandbox] = FakeSentry(self.machine.new_pid(), self._agent, volumes=spec.volumes)
         return FakeMember(self.machine, spec.sandbox)
 
     async def adopt(self, record: MemberRecord) -> FakeMember | None:

@@ -45,6 +45,7 @@ class FakeNode:
     """Runs sandboxes while its `async with` block lasts.
 
     `fail_next_start` is raised by the next start; `hold_starts` cleared lets starts wait until it is set.
+    The volumes of sandboxes in `lost_volumes` are lost.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class FakeNode:
         self._told = 0
         self._changed = asyncio.Condition()
         self.fail_next_start: Exception | None = None
+        self.lost_volumes: set[SandboxId] = set()
         self.hold_starts = asyncio.Event()
         self.hold_starts.set()
 
@@ -150,6 +152,9 @@ class FakeNode:
 
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded:
         return await asyncio.shield(self._find(sandbox).ended)
+
+    def volumes_lost(self, sandbox: SandboxId) -> bool:
+        return sandbox in self.lost_volumes
 
     def kept(self) -> Collection[SandboxId]:
         return {sandbox for sandbox, box in self._sandboxes.items() if box.ended.done()}

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from skerry.model.errors import NotFoundError
-from skerry.model.ids import APP, AppId, Ids, ImageId, SandboxId
+from skerry.model.ids import APP, AppId, CommitId, Ids, ImageId, SandboxId, VolumeId
 from skerry.model.sandboxes import EndedRow, ImageView, SandboxFilter, SandboxView, name_taken
 from skerry.model.specs import HostAccess, ImageDefinition
+from skerry.model.volumes import CommitView, VolumeView
 
 
 class MemoryStore:
@@ -21,6 +22,9 @@ class MemoryStore:
         self._keys: dict[str, SandboxId] = {}
         self._apps: dict[str, AppId] = {}
         self._images: dict[ImageId, ImageView] = {}
+        self._volumes: dict[VolumeId, VolumeView] = {}
+        self._commits: dict[CommitId, CommitView] = {}
+        self._commit_keys: dict[str, CommitId] = {}
 
     def close(self) -> None:
         """Nothing to do."""
@@ -107,6 +111,40 @@ class MemoryStore:
     def image_by_key(self, definition_key: str) -> ImageView | None:
         fitting = [view for view in self._images.values() if view.definition_key == definition_key]
         return max(fitting, key=lambda view: view.created_at, default=None)
+
+    async def put_volume(self, volume: VolumeView) -> None:
+        self._volumes[volume.id] = volume
+
+    def volume(self, volume: VolumeId) -> VolumeView | None:
+        return self._volumes.get(volume)
+
+    def volume_by_name(self, name: str) -> VolumeView | None:
+        return next((one for one in self._volumes.values() if one.name == name), None)
+
+    def volumes(self) -> Sequence[VolumeView]:
+        return sorted(self._volumes.values(), key=lambda one: one.name)
+
+    async def delete_volume(self, volume: VolumeId) -> None:
+        self._volumes.pop(volume, None)
+        for commit in self.commits(volume):
+            await self.delete_commit(commit.id)
+
+    async def put_commit(self, commit: CommitView, *, idempotency_key: str | None = None) -> None:
+        self._commits[commit.id] = commit
+        if idempotency_key is not None:
+            self._commit_keys[idempotency_key] = commit.id
+
+    def commits(self, volume: VolumeId) -> Sequence[CommitView]:
+        found = [one for one in reversed(self._commits.values()) if one.volume == volume]
+        return sorted(found, key=lambda one: one.created_at, reverse=True)
+
+    def commit_by_key(self, idempotency_key: str) -> CommitView | None:
+        owner = self._commit_keys.get(idempotency_key)
+        return None if owner is None else self._commits[owner]
+
+    async def delete_commit(self, commit: CommitId) -> None:
+        self._commits.pop(commit, None)
+        self._commit_keys = {key: owner for key, owner in self._commit_keys.items() if owner != commit}
 
     def _newest_first(self) -> Sequence[SandboxView]:
         return sorted(self._sandboxes.values(), key=lambda view: view.created_at, reverse=True)

@@ -173,8 +173,44 @@ class OpenWatch(Payload, frozen=True, kw_only=True, tag_field="op", tag="watch")
     limit: Count = 1 << 20
 
 
+class OpenVolumeRead(Payload, frozen=True, kw_only=True, tag_field="op", tag="volume_read"):
+    """Read a file of a volume as it is now, or as it was at a commit."""
+
+    volume: str
+    path: Name
+    commit: str | None = None
+    limit: Count = 1 << 20
+
+
+class OpenVolumeWrite(Payload, frozen=True, kw_only=True, tag_field="op", tag="volume_write"):
+    volume: str
+    path: Name
+    mode: Annotated[int, Meta(ge=0, le=0o7777)] | None = None
+
+
+class OpenVolumeList(Payload, frozen=True, kw_only=True, tag_field="op", tag="volume_list"):
+    volume: str
+    path: Name
+    recursive: bool = False
+    commit: str | None = None
+
+
+class OpenVolumeStat(Payload, frozen=True, kw_only=True, tag_field="op", tag="volume_stat"):
+    volume: str
+    path: Name
+    commit: str | None = None
+
+
+class OpenVolumeRemove(Payload, frozen=True, kw_only=True, tag_field="op", tag="volume_remove"):
+    volume: str
+    path: Name
+    recursive: bool = False
+
+
 OpenOfFiles = OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove | OpenRename | OpenWatch
-Open = OpenExec | OpenProcess | OpenOfFiles
+OpenInSandbox = OpenExec | OpenProcess | OpenOfFiles
+OpenInVolume = OpenVolumeRead | OpenVolumeWrite | OpenVolumeList | OpenVolumeStat | OpenVolumeRemove
+Open = OpenInSandbox | OpenInVolume
 
 
 class ProcessStarted(Payload, frozen=True, kw_only=True):

@@ -13,8 +13,9 @@ from skerry.client._async.filesystem import SandboxFilesystem
 from skerry.client._async.images import Image
 from skerry.client._async.logs import SandboxLogs
 from skerry.client._async.processes import ContainerProcess, resize
-from skerry.client._async.starts import Start, spec
+from skerry.client._async.starts import Start, mounts, spec
 from skerry.client._async.streams import StreamReader, StreamWriter
+from skerry.client._async.volumes import Volume
 from skerry.client._core import arguments, views
 from skerry.client._core.timings import Stopwatch, Timings
 from skerry.client.client import Client, resolve
@@ -77,6 +78,7 @@ class Sandbox:
         memory: int | tuple[int, int] | None = None,
         block_network: bool = False,
         isolation: str = "gvisor",
+        volumes: Mapping[Any, Volume] | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
         host_access: bool | None = None,
@@ -92,8 +94,8 @@ class Sandbox:
         nobody has used it for `idle_timeout` seconds: no exec runs, no stream is open, no file is read or written.
 
         `cpu` (cores) and `memory` (MiB) are a request, or a pair of request and limit. With `pty` `args` run at a
-        terminal, as in `exec`. `host_access=False` keeps this machine's package indexes, proxies and certificates out
-        of the sandbox.
+        terminal, as in `exec`. `volumes` are mounted at their paths. `host_access=False` keeps this machine's package
+        indexes, proxies and certificates out of the sandbox.
         """
         words.refuse_idle("Sandbox.create", idle, words.SANDBOX_IDLE)
         watch = Stopwatch(time.perf_counter)
@@ -105,7 +107,7 @@ class Sandbox:
         connection = await chosen.connection()
         await connection.reach()
         watch.lap("connect")
-        start = Start(chosen, connection, body, image or _default_image, app, host_access)
+        start = Start(chosen, connection, body, image or _default_image, app, host_access, mounts(volumes))
         await start.prepare()
         watch.lap("image")
         view = await start.finish()

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from skerry.client import terminals
 from skerry.client._async.apps import App
 from skerry.client._async.images import Image
+from skerry.client._async.volumes import Volume
 from skerry.client._core import arguments, views
 from skerry.client.client import Client
 from skerry.client.connection import Connection, path
-from skerry.model.errors import NotFoundError
+from skerry.model.errors import InvalidError, NotFoundError
 from skerry.model.sandboxes import SandboxView
 from skerry.model.specs import Terminal
 
 
 class Start:
-    """One create: the image and the app are resolved, then the server is asked, under one idempotency key."""
+    """One create: the image, the app and the volumes are resolved, then the server is asked, under one idempotency key."""
 
     def __init__(
         self,
@@ -28,6 +31,7 @@ class Start:
         image: Image,
         app: App | None,
         host_access: bool | None,
+        mounts: Mapping[str, Volume],
     ) -> None:
         self._client = client
         self._connection = connection
@@ -35,12 +39,15 @@ class Start:
         self._image = image
         self._app = app
         self._host_access = host_access
+        self._mounts = mounts
 
     async def prepare(self, *, again: bool = False) -> None:
         if self._app is not None:
             self._body["app"] = await self._app._register()
         view = await self._image._resolve(self._client, host_access=self._host_access, again=again)
         self._body["image"] = view.id
+        if self._mounts:
+            self._body["volumes"] = [await volume._mount(at, again=again) for at, volume in self._mounts.items()]
 
     async def finish(self) -> SandboxView:
         """Return the sandbox. If the caller is cancelled meanwhile, the sandbox that comes all the same is ended."""
@@ -57,7 +64,7 @@ class Start:
         try:
             return await self._post()
         except NotFoundError:
-            # The image was resolved earlier in this program and has been deleted since.
+            # The image, or a volume, was resolved earlier in this program and has been deleted since.
             await self.prepare(again=True)
             return await self._post()
 
@@ -99,3 +106,18 @@ def spec(
         "isolation": arguments.isolation(isolation),
     }
     return body if user is None else body | {"user": user}
+
+
+def mounts(volumes: Mapping[Any, Volume] | None) -> dict[str, Volume]:
+    """Return the volumes by their paths; raises InvalidError for what is none."""
+    if volumes is None:
+        return {}
+    if not isinstance(volumes, Mapping):
+        raise InvalidError(f"Sandbox.create: volumes={volumes!r}: give a dict of paths and volumes")
+    for at, volume in volumes.items():
+        if not isinstance(at, (str, os.PathLike)) or not isinstance(volume, Volume):
+            raise InvalidError(
+                f"Sandbox.create: volumes={{{at!r}: {volume!r}}}: give a path and a Volume, such as "
+                "{'/data': Volume.from_name('my-data', create_if_missing=True)}"
+            )
+    return {os.fspath(at): volume for at, volume in volumes.items()}

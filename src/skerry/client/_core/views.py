@@ -10,6 +10,7 @@ import msgspec
 from skerry.model.errors import Error, InternalError, from_wire
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
 from skerry.model.sandboxes import ImageView, KeptOutput, ProcessView, SandboxView
+from skerry.model.volumes import CommitView, VolumeView
 from skerry.wire import native
 
 T = TypeVar("T")
@@ -36,6 +37,14 @@ def output(answer: object) -> tuple[str, tuple[KeptOutput, ...]]:
 
 def image(answer: object) -> ImageView:
     return _convert(answer, ImageView)
+
+
+def volume(answer: object) -> VolumeView:
+    return _convert(answer, VolumeView)
+
+
+def commit(answer: object) -> CommitView:
+    return _convert(answer, CommitView)
 
 
 def process_exit(frame: native.Exit) -> ProcessExit:

@@ -15,8 +15,9 @@ from skerry.client._sync.images import Image
 from skerry.client._sync.logs import SandboxLogs
 from skerry.client._sync.processes import ContainerProcess
 from skerry.client._sync.streams import StreamReader, StreamWriter
+from skerry.client._sync.volumes import Volume
 from skerry.client.client import Client
-from skerry.client.facade import Facade, IterMethod, Method, dual, unwrap
+from skerry.client.facade import Facade, IterMethod, Method, dual, unwrap, unwrap_values
 from skerry.client.stream_type import StreamType
 from skerry.model.exits import SandboxExit
 from skerry.model.sandboxes import ProcessView, SandboxView
@@ -265,6 +266,7 @@ class Sandbox(Facade[source.Sandbox]):
         memory: int | tuple[int, int] | None = None,
         block_network: bool = False,
         isolation: str = "gvisor",
+        volumes: Mapping[Any, Volume] | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
         host_access: bool | None = None,
@@ -280,8 +282,8 @@ class Sandbox(Facade[source.Sandbox]):
         nobody has used it for `idle_timeout` seconds: no exec runs, no stream is open, no file is read or written.
 
         `cpu` (cores) and `memory` (MiB) are a request, or a pair of request and limit. With `pty` `args` run at a
-        terminal, as in `exec`. `host_access=False` keeps this machine's package indexes, proxies and certificates out
-        of the sandbox.
+        terminal, as in `exec`. `volumes` are mounted at their paths. `host_access=False` keeps this machine's package
+        indexes, proxies and certificates out of the sandbox.
         """
         return Sandbox._wrap(
             await source.Sandbox.create(
@@ -299,6 +301,7 @@ class Sandbox(Facade[source.Sandbox]):
                 memory=memory,
                 block_network=block_network,
                 isolation=isolation,
+                volumes=unwrap_values(volumes),
                 pty=pty,
                 pty_size=pty_size,
                 host_access=host_access,

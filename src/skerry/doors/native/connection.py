@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from skerry.doors.native import operations
+from skerry.doors.native import operations, volume_files
 from skerry.doors.native.errors import log, tell
 from skerry.doors.native.outbox import ConnectionGone, Outbox, Send
 from skerry.doors.native.places import Place
@@ -127,14 +127,17 @@ class Connection:
         stream = Stream(number, self._outbox, takes_input=_takes_input(opened), is_process=is_process)
         if isinstance(opened, native.OpenExec | native.OpenProcess):
             stream.outputs = operations.channels(opened)
-        elif isinstance(opened, native.OpenRead | native.OpenWatch):
+        elif isinstance(opened, native.OpenRead | native.OpenWatch | native.OpenVolumeRead):
             stream.outputs = {STDOUT: SendWindow(offset=0, limit=opened.limit)}
         return stream
 
     async def _work(self, opened: native.Open, stream: Stream) -> None:
         """Run a stream to its last word; only a connection that is gone leaves it without one."""
         try:
-            await operations.run(opened, stream, self._engine)
+            if isinstance(opened, native.OpenInVolume):
+                await volume_files.run(opened, stream, self._engine)
+            else:
+                await operations.run(opened, stream, self._engine)
         except Exception as exc:
             failure = _innermost(exc)
             if not isinstance(failure, ConnectionGone):
@@ -144,8 +147,9 @@ class Connection:
                 self._forget(stream.number)
 
     async def _fail(self, stream: Stream, failure: Exception, opened: native.Open) -> None:
+        where = opened.volume if isinstance(opened, native.OpenInVolume) else opened.sandbox
         try:
-            await stream.say(FrameType.ERROR, tell(failure, op=type(opened).__name__, sandbox=opened.sandbox))
+            await stream.say(FrameType.ERROR, tell(failure, op=type(opened).__name__, of=where))
         except ConnectionGone:
             return
 
@@ -167,7 +171,9 @@ class Connection:
 def _takes_input(opened: native.Open) -> bool:
     if isinstance(opened, native.OpenExec):
         return opened.stdin == "pipe"
-    return isinstance(opened, native.OpenWrite) or (isinstance(opened, native.OpenProcess) and opened.stdin)
+    return isinstance(opened, native.OpenWrite | native.OpenVolumeWrite) or (
+        isinstance(opened, native.OpenProcess) and opened.stdin
+    )
 
 
 def _innermost(exc: Exception) -> Exception:

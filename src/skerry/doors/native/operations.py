@@ -1,4 +1,4 @@
-"""The operations that can be opened: each says STARTED, what it has to say, and a last word."""
+"""The operations on sandboxes that can be opened: each says STARTED, what it has to say, and a last word."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def channels(opened: native.OpenExec | native.OpenProcess) -> dict[int, SendWind
     return {channel: SendWindow(offset=offsets[channel - 1], limit=opened.limits[channel - 1]) for channel in wanted}
 
 
-async def run(opened: native.Open, stream: Stream, engine: Engine) -> None:
+async def run(opened: native.OpenInSandbox, stream: Stream, engine: Engine) -> None:
     """Do what was asked for, up to the last word; raises what the client is to be told as ERROR.
 
     A stream is a use of its sandbox for as long as it is open.
@@ -40,7 +40,7 @@ async def run(opened: native.Open, stream: Stream, engine: Engine) -> None:
         await _run(opened, stream, engine)
 
 
-async def _run(opened: native.Open, stream: Stream, engine: Engine) -> None:
+async def _run(opened: native.OpenInSandbox, stream: Stream, engine: Engine) -> None:
     sandbox = SandboxId(opened.sandbox)
     if isinstance(opened, native.OpenExec):
         handle = await engine.processes.exec(sandbox, opened.process, _exec_spec(opened))

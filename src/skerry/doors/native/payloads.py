@@ -11,6 +11,7 @@ from skerry.model import limits
 from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.sandboxes import KeptOutput, SandboxState, Stage
 from skerry.model.specs import ImageDefinition, Isolation, NetworkPolicy, Resources, Terminal
+from skerry.model.volumes import VolumeMount
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,6 +120,14 @@ class TerminalBody(Body, frozen=True, kw_only=True):
     term: str = Terminal.term
 
 
+class MountBody(Body, frozen=True, kw_only=True):
+    """A volume, by its id, at a path of the sandbox."""
+
+    volume: str
+    path: str
+    read_only: bool = False
+
+
 class SandboxBody(Body, frozen=True, kw_only=True):
     image: str
     entrypoint: tuple[str, ...] = ()
@@ -134,6 +143,7 @@ class SandboxBody(Body, frozen=True, kw_only=True):
     resources: ResourcesBody = ResourcesBody()
     network: NetworkPolicy = NetworkPolicy.OPEN
     isolation: Isolation = Isolation.GVISOR
+    volumes: tuple[MountBody, ...] = ()
     host_access: HostAccessBody = HostAccessBody()
 
 
@@ -154,6 +164,7 @@ class SpecAnswer(Answer, frozen=True, kw_only=True):
     resources: Resources
     network: NetworkPolicy
     isolation: Isolation
+    volumes: tuple[VolumeMount, ...]
 
 
 class SandboxAnswer(Answer, frozen=True, kw_only=True):
@@ -169,6 +180,7 @@ class SandboxAnswer(Answer, frozen=True, kw_only=True):
     entrypoint: str | None
     stages: tuple[Stage, ...]
     idle_since: float | None
+    volumes_lost: bool
 
 
 class SandboxesAnswer(Answer, frozen=True, kw_only=True):
@@ -220,6 +232,38 @@ class OutputAnswer(Answer, frozen=True, kw_only=True):
 
     process: str
     channels: tuple[KeptOutput, ...]
+
+
+class VolumeBody(Body, frozen=True, kw_only=True):
+    name: str
+    create: bool = False
+
+
+class VolumeAnswer(Answer, frozen=True, kw_only=True):
+    """A volume. `disk_bytes` is what it takes of the machine's disk, without its commits."""
+
+    id: str
+    name: str
+    created_at: float
+    size_bytes: int
+    files_max: int
+    disk_bytes: int
+
+
+class VolumesAnswer(Answer, frozen=True, kw_only=True):
+    volumes: tuple[VolumeAnswer, ...]
+
+
+class CommitAnswer(Answer, frozen=True, kw_only=True):
+    id: str
+    volume: str
+    created_at: float
+    files: int
+    size: int
+
+
+class CommitsAnswer(Answer, frozen=True, kw_only=True):
+    commits: tuple[CommitAnswer, ...]
 
 
 class SignalBody(Body, frozen=True, kw_only=True):

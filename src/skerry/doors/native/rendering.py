@@ -7,10 +7,11 @@ from dataclasses import asdict, fields, replace
 from skerry.doors.native import payloads
 from skerry.engine.trust import Trust
 from skerry.model.errors import InvalidError
-from skerry.model.ids import AppId, ImageId
+from skerry.model.ids import AppId, ImageId, VolumeId
 from skerry.model.sandboxes import ImageView, ProcessView, SandboxFilter, SandboxView
 from skerry.model.specs import HostAccess, Resources, SandboxSpec, Terminal
 from skerry.model.text import escaped
+from skerry.model.volumes import CommitView, VolumeMount, VolumeView
 
 
 def host_access(body: payloads.HostAccessBody, trust: Trust) -> HostAccess:
@@ -52,6 +53,9 @@ def sandbox_spec(body: payloads.SandboxBody, defaults: Resources, trust: Trust) 
         resources=resources(body.resources, defaults),
         network=body.network,
         isolation=body.isolation,
+        volumes=tuple(
+            VolumeMount(volume=VolumeId(one.volume), path=one.path, read_only=one.read_only) for one in body.volumes
+        ),
         host_access=host_access(body.host_access, trust),
     )
 
@@ -97,6 +101,7 @@ def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
             resources=spec.resources,
             network=spec.network,
             isolation=spec.isolation,
+            volumes=spec.volumes,
         ),
         state=view.state,
         node=view.node,
@@ -108,6 +113,7 @@ def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
         entrypoint=view.entrypoint,
         stages=view.stages,
         idle_since=view.idle_since,
+        volumes_lost=view.volumes_lost,
     )
 
 
@@ -120,6 +126,14 @@ def process(view: ProcessView) -> payloads.ProcessAnswer:
         terminal=view.terminal,
         exit=None if view.exit is None else replace(view.exit, evidence=escaped(view.exit.evidence)),
     )
+
+
+def volume(view: VolumeView, disk_bytes: int) -> payloads.VolumeAnswer:
+    return payloads.VolumeAnswer(**asdict(view), disk_bytes=disk_bytes)
+
+
+def commit(view: CommitView) -> payloads.CommitAnswer:
+    return payloads.CommitAnswer(**asdict(view))
 
 
 def image(view: ImageView) -> payloads.ImageAnswer:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.folders import MemberFolder, StateFolder, member_id, sandbox_of
-from skerry.isolation.gvisor.logs import KEEPER, SENTRY, Logs
+from skerry.isolation.gvisor.gofer import Gofer
+from skerry.isolation.gvisor.logs import GOFER, KEEPER, SENTRY, Logs
 from skerry.isolation.gvisor.members import END_SECONDS, GvisorMember
 from skerry.isolation.gvisor.probe import check_machine, unavailable
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, arguments_of, key_of, reap
@@ -82,11 +83,13 @@ class GvisorBackend:
     async def adopt(self, record: MemberRecord) -> GvisorMember | None:
         self._prepare()
         sentry = ProcessKey(record.pid, record.pid_start)
-        logs = Logs.of(record.pid)
+        logs, gofer = Logs.of(record.pid), Gofer.of(record.extra)
         try:
-            return self._member(record.sandbox, sentry, logs, new=False)
+            return self._member(record.sandbox, sentry, logs, new=False, gofer=gofer)
         except (ProcessLookupError, FileNotFoundError):
             logs.close()
+            if gofer is not None:
+                gofer.close()
             await self._remove(record.sandbox)
             return None
 
@@ -108,9 +111,12 @@ class GvisorBackend:
 
     async def _boot(self, spec: MemberSpec, folder: MemberFolder) -> GvisorMember:
         logs = Logs()
+        gofer: Gofer | None = None
         try:
             sentry = await self._launcher.start(self._what_it_gets(spec, folder, logs))
-            member = self._member(spec.sandbox, sentry, logs, new=True)
+            if spec.volumes:  # on another core while the sentry boots
+                gofer = await self._start_gofer(spec, folder, logs)
+            member = self._member(spec.sandbox, sentry, logs, new=True, gofer=gofer)
         except (SentryError, OSError) as exc:
             said = logs.last_words()
             logs.close()
@@ -125,6 +131,16 @@ class GvisorBackend:
             raise
         return member
 
+    async def _start_gofer(self, spec: MemberSpec, folder: MemberFolder, logs: Logs) -> Gofer:
+        return await Gofer.start(
+            self._launcher,
+            spec.volumes,
+            container_id=member_id(spec.sandbox),
+            folder=folder.path,
+            log=logs.new(GOFER),
+            cgroup_procs=spec.cgroup_procs,
+        )
+
     def _what_it_gets(self, spec: MemberSpec, folder: MemberFolder, logs: Logs) -> Boot:
         return Boot(
             container_id=member_id(spec.sandbox),
@@ -138,8 +154,12 @@ class GvisorBackend:
             cgroup_procs=spec.cgroup_procs,
         )
 
-    def _member(self, sandbox: SandboxId, sentry: ProcessKey, logs: Logs, *, new: bool) -> GvisorMember:
-        return GvisorMember(sandbox, sentry, state=self._state, logs=logs, agent_image=self._agent_image_fd, new=new)
+    def _member(
+        self, sandbox: SandboxId, sentry: ProcessKey, logs: Logs, *, new: bool, gofer: Gofer | None
+    ) -> GvisorMember:
+        return GvisorMember(
+            sandbox, sentry, state=self._state, logs=logs, agent_image=self._agent_image_fd, new=new, gofer=gofer
+        )
 
     def _prepare(self) -> None:
         if self._agent_image_fd < 0:

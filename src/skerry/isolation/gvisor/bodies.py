@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skerry.isolation.gvisor.shapes import default_conf
-from skerry.model.members import Claim, Nic, Upper
+from skerry.model.members import Claim, MountedVolume, Nic, Upper
 
 Body = dict[str, Any]
 
@@ -71,7 +71,7 @@ _NETWORK_NONE = 2
 _HOST_SETTINGS_IGNORE = 2
 _QDISC_FIFO = 1
 _CGROUP_V2 = 1
-_EROFS = 2
+_LISAFS, _EROFS = 1, 2
 _NO_OVERLAY, _MEMORY_OVERLAY, _ANONYMOUS_OVERLAY = 0, 1, 3
 
 _GSO_BYTES = 65536
@@ -119,13 +119,29 @@ def member_spec() -> Body:
     }
 
 
-def claim_arguments(claim: Claim, *, member_id: str, container_id: str) -> Body:
+def gofer_spec(volumes: Sequence[MountedVolume], container_id: str) -> Body:
+    """The OCI spec for a gofer: of a container on an image, so that it serves nothing but the volumes."""
+    return {
+        "ociVersion": "1.2.0",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": [AGENT_PATH], "cwd": "/"},
+        "root": {"path": "/", "readonly": True},
+        "mounts": [{**_volume(one), "source": str(one.folder)} for one in volumes],
+        "annotations": {
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-id": container_id,
+        },
+        "linux": {"namespaces": _namespaces()},
+    }
+
+
+def claim_arguments(claim: Claim, *, member_id: str, container_id: str, volumes: Sequence[MountedVolume] = ()) -> Body:
     """The argument of StartSubcontainer. The descriptors beside it are, in this order: stdin, stdout, stderr, the file
-    behind the upper layer if it is on disk, the image, the agent's image, the extra images."""
-    extra = [(image.target, "erofs", ("ro",)) for image in claim.extra_images]
+    behind the upper layer if it is on disk, the image, the agent's image, the extra images, a socket to the gofer for
+    each volume."""
+    extra = [_mount(image.target, "erofs", "ro") for image in claim.extra_images]
     return {
         "CID": container_id,
-        "Spec": _container_spec(claim, member_id, [_mount(target, kind, *options) for target, kind, options in extra]),
+        "Spec": _container_spec(claim, member_id, [*extra, *map(_volume, volumes)]),
         "Conf": conf(),
         "NumGoferFilestoreFDs": 1 if claim.upper.disk_folder is not None else 0,
         "IsDevIoFilePresent": False,
@@ -133,6 +149,7 @@ def claim_arguments(claim: Claim, *, member_id: str, container_id: str) -> Body:
         "GoferMountConfs": [
             _root_layers(claim.upper),
             *({"lower": _EROFS, "upper": _NO_OVERLAY} for _ in range(1 + len(extra))),
+            *({"lower": _LISAFS, "upper": _NO_OVERLAY} for _ in volumes),
         ],
     }
 
@@ -247,6 +264,12 @@ def _container_mounts(claim: Claim) -> list[Body]:
 def _root_layers(upper: Upper) -> Body:
     kind = _MEMORY_OVERLAY if upper.disk_folder is None else _ANONYMOUS_OVERLAY
     return {"lower": _EROFS, "upper": kind, "size": f"{upper.size_mib}M"}
+
+
+def _volume(volume: MountedVolume) -> Body:
+    # Where it lies on the machine is nothing that a guest need see.
+    access = "ro" if volume.read_only else "rw"
+    return {**_mount(volume.target, "bind", "rbind", access, "nosuid", "nodev"), "source": "volume"}
 
 
 def _mount(destination: str, kind: str, *options: str) -> Body:

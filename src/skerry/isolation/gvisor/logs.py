@@ -21,13 +21,14 @@ from skerry.model.text import printable
 LOG_BYTES: Final = 64 << 10
 """Counted as memory of the sandbox once it is written. What is said first is kept, the end of a long story is not."""
 SENTRY: Final = "sentry"
+GOFER: Final = "gofer"
 KEEPER: Final = "keeper"
 AGENT: Final = "agent"
 ATTACH: Final = "attach"
 
 _PREFIX: Final = "skerry-"
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-_NAMES: Final = (SENTRY, KEEPER, AGENT, ATTACH)  # the nearer to the guest, the later it speaks
+_NAMES: Final = (GOFER, SENTRY, KEEPER, AGENT, ATTACH)  # the nearer to the guest, the later it speaks
 # These alone: of other names a sentry that was broken into could hold as many as a node may open files.
 _LINK: Final = re.compile(rf"/memfd:{_PREFIX}({'|'.join(_NAMES)}) \(deleted\)")
 _LAST_BYTES: Final = 4096

@@ -15,6 +15,7 @@ from typing import Any
 from skerry.isolation.gvisor import bodies
 from skerry.isolation.gvisor.control import Control, ControlError
 from skerry.isolation.gvisor.folders import StateFolder, container_id, member_id
+from skerry.isolation.gvisor.gofer import Gofer
 from skerry.isolation.gvisor.keeper import Keeper, KeeperError
 from skerry.isolation.gvisor.logs import AGENT, ATTACH, Logs
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, reap
@@ -25,6 +26,7 @@ from skerry.model.members import AgentPipes, Claim, MemberRecord, Nic
 KEEPER_SECONDS = 5.0
 END_SECONDS = 5.0
 SAVE_SECONDS = 600.0
+SENTRY_SECONDS = 1.0  # a gofer ends with its sentry, and may be seen to do so first
 PIPE_BYTES = 1 << 20
 _PACKET_VNET_HDR = 15  # linux/if_packet.h
 _SOL_PACKET = 263
@@ -34,13 +36,22 @@ class GvisorMember:
     """A booted sandbox; matches `skerry.node.interfaces.Member`."""
 
     def __init__(
-        self, sandbox: SandboxId, sentry: ProcessKey, *, state: StateFolder, logs: Logs, agent_image: int, new: bool
+        self,
+        sandbox: SandboxId,
+        sentry: ProcessKey,
+        *,
+        state: StateFolder,
+        logs: Logs,
+        agent_image: int,
+        new: bool,
+        gofer: Gofer | None = None,
     ) -> None:
-        """Take over a sandbox whose sentry runs, and its logs. `agent_image` stays the caller's."""
+        """Take over a sandbox whose sentry runs, its logs and its gofer. `agent_image` stays the caller's."""
         self._sandbox = sandbox
         self._state = state
         self._agent_image = agent_image
         self._logs = logs
+        self._gofer = gofer
         self._sentry = Watch(sentry)
         self._control = Control(state.control_socket(sandbox))
         folder = state.member(sandbox)
@@ -58,6 +69,7 @@ class GvisorMember:
             control_socket=str(self._state.control_socket(self._sandbox)),
             pid=self._sentry.key.pid,
             pid_start=self._sentry.key.start,
+            extra={} if self._gofer is None else self._gofer.record,
         )
 
     async def start(self) -> None:
@@ -79,11 +91,17 @@ class GvisorMember:
         self._claimed = True
         identifier = container_id(self._sandbox)
         await self._call("claim", "containerManager.CreateSubcontainer", {"CID": identifier})
-        arguments = bodies.claim_arguments(claim, member_id=member_id(self._sandbox), container_id=identifier)
+        volumes = () if self._gofer is None else self._gofer.volumes
+        arguments = bodies.claim_arguments(
+            claim, member_id=member_id(self._sandbox), container_id=identifier, volumes=volumes
+        )
         with contextlib.ExitStack() as files:
             pipes = _Pipes(files)
             pipes.fill(hello)
             given = [*pipes.theirs, self._logs.new(AGENT), *_image_files(files, claim, self._agent_image)]
+            if self._gofer is not None:
+                given += self._gofer.sockets
+                files.callback(self._gofer.close_sockets)
             await self._call("claim", "containerManager.StartSubcontainer", arguments, given)
             return pipes.keep()
 
@@ -111,6 +129,17 @@ class GvisorMember:
         await self._sentry.ended()
         reap(self._sentry.key.pid)
 
+    async def wait_volumes_lost(self) -> None:
+        """Return when the gofer has ended and the sentry has not; never where there are no volumes."""
+        if self._gofer is not None:
+            await self._gofer.ended()
+            try:
+                async with asyncio.timeout(SENTRY_SECONDS):
+                    await self._sentry.ended()
+            except TimeoutError:
+                return
+        await asyncio.Event().wait()
+
     def last_words(self) -> str:
         return self._logs.last_words()
 
@@ -121,7 +150,11 @@ class GvisorMember:
         async with self._destroying:
             if self._destroyed:
                 return
-            await self._end_sentry()
+            await self._end(self._sentry, "sentry")
+            if self._gofer is not None:
+                if self._gofer.watch is not None:
+                    await self._end(self._gofer.watch, "gofer")
+                self._gofer.close()
             self._state.remove(self._sandbox)
             self._destroyed = True
             await self._stop_collecting()
@@ -130,16 +163,17 @@ class GvisorMember:
             self._keeper.close()
             self._logs.close()
 
-    async def _end_sentry(self) -> None:
-        # The sentry is the first process of its pid namespace: the kernel ends all others there before it is gone.
-        self._sentry.kill()
+    async def _end(self, process: Watch, what: str) -> None:
+        # Each is the first process of its pid namespace: the kernel ends all others there before it is gone.
+        process.kill()
         try:
             async with asyncio.timeout(END_SECONDS):
-                await self.wait_ended()
+                await process.ended()
+                reap(process.key.pid)
         except TimeoutError as exc:
-            pid = self._sentry.key.pid
+            pid = process.key.pid
             raise InternalError(
-                f"the sentry of {self._sandbox} does not end; see /proc/{pid}/stack, and destroy it again"
+                f"the {what} of {self._sandbox} does not end; see /proc/{pid}/stack, and destroy it again"
             ) from exc
 
     async def _call(self, stage: str, method: str, argument: object, files: Sequence[int] = ()) -> Any:

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,9 @@ _LISTEN = 16
 _SAID_BYTES = 4096
 _TRANSPARENT_HUGEPAGES = Path("/sys/kernel/mm/transparent_hugepage")
 _CHOSEN = re.compile(r"\[(\w+)\]")
+
+Given = Mapping[str, Sequence[int]]
+"""Descriptors for a process of runsc's, by the flag that names them."""
 
 
 class SentryError(Exception):
@@ -94,13 +97,10 @@ class Launcher:
                 # control socket answers by then.
                 "start-sync-fd": [_open(files, Path(os.devnull), os.O_WRONLY)],
             }
-            flags = [flag for flag, fds in given.items() for _ in fds]
-            passed = [fd for fds in given.values() for fd in fds]
-            return await self._launch(self._arguments(boot, flags), passed, boot.cgroup_procs)
+            return await self.launch(self._arguments(boot, numbered(given)), given, boot.cgroup_procs)
 
     def _arguments(self, boot: Boot, descriptors: Sequence[str]) -> list[str]:
-        # The launcher numbers what it passes on from 3.
-        log, *others = (f"--{flag}={number}" for number, flag in enumerate(descriptors, start=3))
+        log, *others = descriptors
         return [
             PROCESS_NAME,
             self.mark,
@@ -115,8 +115,12 @@ class Launcher:
             boot.container_id,
         ]
 
-    async def _launch(self, arguments: Sequence[str], passed: Sequence[int], procs: Sequence[Path]) -> ProcessKey:
-        options = [word for file in procs for word in ("--join", str(file))]
+    async def launch(
+        self, arguments: Sequence[str], given: Given, procs: Sequence[Path], *, kind: Sequence[str] = ()
+    ) -> ProcessKey:
+        """Return a process of runsc's once it has been executed; `kind` tells the launcher what it is."""
+        passed = [fd for fds in given.values() for fd in fds]
+        options = [*kind, *(word for file in procs for word in ("--join", str(file)))]
         options += [word for fd in passed for word in ("--pass", str(fd))]
         options += [word for setting in ENVIRONMENT for word in ("--env", setting)]
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -145,6 +149,12 @@ class Launcher:
         finally:
             os.close(reader)
         return _outcome(process.wait(), said)
+
+
+def numbered(given: Given) -> list[str]:
+    """Return the flags that name descriptors: the launcher numbers what it passes on from 3."""
+    flags = [flag for flag, fds in given.items() for _ in fds]
+    return [f"--{flag}={number}" for number, flag in enumerate(flags, start=3)]
 
 
 def _about_the_machine() -> Iterator[str]:

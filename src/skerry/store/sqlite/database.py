@@ -1,7 +1,8 @@
 """One SQLite file: reads where they are asked for, writes by one thread that commits them in groups.
 
 WAL with `synchronous=normal`: a commit survives kill -9 of the server, a power failure may cost the last ones (a
-checkpoint of the log writes them through). One commit costs as much as a hundred, so the thread takes whatever waits.
+checkpoint of the log writes them through) unless they are asked to be durable: then the log is synced before they
+return. One commit costs as much as a hundred, so the thread takes whatever waits.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Write:
 
 
 Job = Callable[[Write], Any]
-_Waiting = tuple[Job, "asyncio.Future[Any]"]
+_Waiting = tuple[Job, "asyncio.Future[Any]", bool]
 _Result = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
@@ -69,13 +70,16 @@ class Database:
         """Return the rows of a query, every committed write included."""
         return list(self._reader.execute(statement, values))
 
-    async def write(self, job: Callable[[Write], T]) -> T:
-        """Return the result of `job`, run in the writer's thread, once it is committed; if it raises, nothing is."""
+    async def write(self, job: Callable[[Write], T], *, durable: bool = False) -> T:
+        """Return the result of `job`, run in the writer's thread, once it is committed; if it raises, nothing is.
+
+        What is `durable` outlives a power failure as well, and costs the time of a disk's sync.
+        """
         if self._closed:
             raise ServerUnavailableError("the server is shutting down; try again")
         async with self._room:
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-            self._waiting.put((job, future))
+            self._waiting.put((job, future, durable))
             return await future
 
     def close(self) -> None:
@@ -112,16 +116,19 @@ class Database:
     def _commit(self, write: Write, group: Sequence[_Waiting]) -> list[_Result]:
         """Commit a group: a write that raises is undone alone, a commit that fails fails them all."""
         results: list[_Result] = []
+        durable = any(asked for _, _, asked in group)
         try:
+            # With `full` a commit syncs the log, and with it all that was committed before.
+            self._writer.execute(f"PRAGMA synchronous = {'full' if durable else 'normal'}")
             with self._writer:
-                for job, future in group:
+                for job, future, _ in group:
                     results.append((future, *_attempt(self._writer, write, job)))
                     if not self._writer.in_transaction:
                         break  # SQLite undoes all of it by itself when the disk is full
         except apsw.Error as exc:
             told = (failure for _, _, failure in results if isinstance(failure, ResourceExhaustedError))
             failure: Error = next(told, None) or _failure(exc)
-            return [(future, None, failure) for _, future in group]
+            return [(future, None, failure) for _, future, _ in group]
         return results
 
 

@@ -1,10 +1,10 @@
-"""The rows of a local server: sandboxes, apps, images. Matches the engine's `Store`."""
+"""The rows of a local server: sandboxes, apps, images, volumes. Matches the engine's `Store`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import msgspec
 
 from skerry.model.errors import InvalidError, NotFoundError
 from skerry.model.exits import SandboxExit
-from skerry.model.ids import APP, AppId, Ids, ImageId, NodeId, ProcessId, SandboxId
+from skerry.model.ids import APP, AppId, CommitId, Ids, ImageId, NodeId, ProcessId, SandboxId, VolumeId
 from skerry.model.sandboxes import (
     EndedRow,
     ImageView,
@@ -23,12 +23,14 @@ from skerry.model.sandboxes import (
     name_taken,
 )
 from skerry.model.specs import HostAccess, ImageDefinition, SandboxSpec
+from skerry.model.volumes import CommitView, VolumeView
 from skerry.store.sqlite.database import Database, Write
 from skerry.store.sqlite.queries import load_queries
 
 SANDBOXES: Final = load_queries("sandboxes")
 APPS: Final = load_queries("apps")
 IMAGES: Final = load_queries("images")
+VOLUMES: Final = load_queries("volumes")
 
 
 class SqliteStore:
@@ -157,6 +159,52 @@ class SqliteStore:
     def image_by_key(self, definition_key: str) -> ImageView | None:
         """Return the newest image of a definition."""
         return _image(self._database.read(IMAGES["image_by_key"], {"key": definition_key}))
+
+    # Volumes
+
+    async def put_volume(self, volume: VolumeView) -> None:
+        row = asdict(volume)
+        await self._database.write(lambda write: write.rows(VOLUMES["insert_volume"], row), durable=True)
+
+    def volume(self, volume: VolumeId) -> VolumeView | None:
+        return _volume(self._database.read(VOLUMES["volume"], {"id": volume}))
+
+    def volume_by_name(self, name: str) -> VolumeView | None:
+        return _volume(self._database.read(VOLUMES["volume_by_name"], {"name": name}))
+
+    def volumes(self) -> Sequence[VolumeView]:
+        return [made for row in self._database.read(VOLUMES["volumes"]) if (made := _volume([row])) is not None]
+
+    async def delete_volume(self, volume: VolumeId) -> None:
+        await self._database.write(lambda write: write.rows(VOLUMES["delete_volume"], {"id": volume}))
+
+    async def put_commit(self, commit: CommitView, *, idempotency_key: str | None = None) -> None:
+        row = {**asdict(commit), "idempotency_key": idempotency_key}
+        await self._database.write(lambda write: write.rows(VOLUMES["insert_commit"], row), durable=True)
+
+    def commits(self, volume: VolumeId) -> Sequence[CommitView]:
+        return [_commit(row) for row in self._database.read(VOLUMES["commits"], {"volume": volume})]
+
+    def commit_by_key(self, idempotency_key: str) -> CommitView | None:
+        rows = self._database.read(VOLUMES["commit_by_key"], {"key": idempotency_key})
+        return _commit(rows[0]) if rows else None
+
+    async def delete_commit(self, commit: CommitId) -> None:
+        await self._database.write(lambda write: write.rows(VOLUMES["delete_commit"], {"id": commit}))
+
+
+def _volume(rows: Sequence[Sequence[Any]]) -> VolumeView | None:
+    if not rows:
+        return None
+    identifier, name, created_at, size_bytes, files_max = rows[0]
+    return VolumeView(
+        id=VolumeId(identifier), name=name, created_at=created_at, size_bytes=size_bytes, files_max=files_max
+    )
+
+
+def _commit(row: Sequence[Any]) -> CommitView:
+    identifier, volume, created_at, files, size = row
+    return CommitView(id=CommitId(identifier), volume=VolumeId(volume), created_at=created_at, files=files, size=size)
 
 
 def _row(view: SandboxView) -> Mapping[str, Any]:
