@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 from click.testing import CliRunner
 
 from skerry.cli.commands import COMMANDS, cli
@@ -37,9 +39,20 @@ def main() -> int:
 
 def pages() -> dict[Path, str]:
     """Return the help of the program and of each command, by the file that holds it."""
-    calls: dict[str, list[str]] = {"skerry": [], **{f"skerry-{name}": [name] for name in COMMANDS}}
+    calls: dict[str, list[str]] = {"skerry": []}
+    for words in _commands():
+        calls["-".join(["skerry", *words])] = words
     helps = {page: help_of(argv) for page, argv in calls.items()}
     return {REFERENCE: reference(helps), **{GOLDEN / f"{page}.txt": text for page, text in helps.items()}}
+
+
+def _commands() -> Iterator[list[str]]:
+    """Yield the words of each command, those of a group behind it."""
+    for name in COMMANDS:
+        yield [name]
+        command = cli.get_command(click.Context(cli), name)
+        if isinstance(command, click.Group):
+            yield from ([name, inner] for inner in command.commands)
 
 
 def reference(helps: dict[str, str]) -> str:

@@ -19,6 +19,7 @@ OURS, THEIRS = "import skerry as modal\n", "import modal\n"
 # The digest of each program as it was published for Modal.
 PUBLISHED = {
     "seed_agent.py": "cea83721e21fff3ecf162d08c66921c020a461f64d8e8748c8ee8ce66c3e5f17",
+    "seed_volume.py": "b8e9ffc176980c088a8a9a5ea15cd0f68a05109ab5ce817860ecf8255267fa85",
     "seed_hello.py": "ef637930b27015ff0baa7957cddcfea260aa80fb717c3f06bac2206cb3c58158",
 }
 
@@ -61,7 +62,15 @@ def check_agent(output: str) -> None:
     assert re.sub(r"\s", "", output.removeprefix(DESCRIBED)) == ""  # /tmp is empty
 
 
-CHECKS: dict[str, Callable[[str], None]] = {"seed_agent.py": check_agent, "seed_hello.py": check_hello}
+def check_volume(output: str) -> None:
+    assert output == "test results: all passed\n\n"
+
+
+CHECKS: dict[str, Callable[[str], None]] = {
+    "seed_agent.py": check_agent,
+    "seed_hello.py": check_hello,
+    "seed_volume.py": check_volume,
+}
 
 
 def test_every_example_is_run_by_a_test() -> None:

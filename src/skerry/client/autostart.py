@@ -40,6 +40,7 @@ _SETTINGS: Final = (
     "SKERRY_IMAGES_DAYS",
     "SKERRY_ENDED_DAYS",
     "SKERRY_ENDED_MAX",
+    "SKERRY_VOLUME_GIB",
 )
 
 

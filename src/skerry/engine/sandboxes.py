@@ -98,8 +98,8 @@ class Sandboxes:
     async def create(self, spec: SandboxSpec, *, idempotency_key: str | None = None) -> SandboxView:
         """Return the sandbox once it runs; with a key that was used before, what the first call made.
 
-        Raises InvalidError, NotFoundError (image, app, volume), AlreadyExistsError (name) and ResourceExhaustedError at once,
-        StartFailedError.
+        Raises InvalidError, NotFoundError (image, app, volume), AlreadyExistsError (name) and ResourceExhaustedError at
+        once, StartFailedError.
         """
         spec = admit(spec, self._largest_node())
         if idempotency_key is not None:

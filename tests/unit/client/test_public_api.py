@@ -54,8 +54,8 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 def test_a_name_that_modal_has_says_why_it_is_not_here() -> None:
-    with pytest.raises(exception.UnimplementedError, match=r"skerry.Volume is not available: storage"):
-        skerry.Volume  # noqa: B018
+    with pytest.raises(exception.UnimplementedError, match=r"skerry.NetworkFileSystem is not available: storage"):
+        skerry.NetworkFileSystem  # noqa: B018
     assert not hasattr(skerry, "Function")
     with pytest.raises(AttributeError, match="no attribute 'Sandbocks'"):
         skerry.Sandbocks  # noqa: B018

@@ -36,6 +36,7 @@ CALLS: list[tuple[Callable[..., Any], list[str], Any]] = [
         words.IMAGE_IDLE,
     ),
     (aio.Image.run_commands, "env secrets volumes gpu force_build".split(), words.IMAGE_IDLE),
+    (aio.Volume.from_name, "name environment_name namespace version create_if_missing".split(), words.VOLUME_IDLE),
     (aio.App, "name tags image secrets volumes include_source".split(), words.APP_IDLE),
 ]
 
@@ -57,7 +58,7 @@ def test_what_asks_for_something_is_refused_with_the_reason(name: str) -> None:
 
 def test_what_asks_for_nothing_passes() -> None:
     words.refuse_idle("Sandbox.create", dict.fromkeys(words.SANDBOX_IDLE), words.SANDBOX_IDLE)
-    words.refuse_idle("Sandbox.create", {"volumes": {}, "pty_info": None, "h2_ports": []}, words.SANDBOX_IDLE)
+    words.refuse_idle("Sandbox.create", {"secrets": [], "pty_info": None, "h2_ports": []}, words.SANDBOX_IDLE)
 
 
 def test_a_misspelt_parameter_is_an_error_of_the_caller() -> None:

@@ -21,7 +21,7 @@ from skerry.model.specs import Terminal
 
 
 class Start:
-    """One create: the image, the app and the volumes are resolved, then the server is asked, under one idempotency key."""
+    """One create: image, app and volumes are resolved, then the server is asked, under one idempotency key."""
 
     def __init__(
         self,
