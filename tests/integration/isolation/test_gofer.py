@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import stat
 import subprocess
@@ -108,6 +109,8 @@ def by_runsc(real: RealBackend, base_image: Path, volume: Path, tmp_path: Path) 
             yield next(pid for pid in gofers() if f"--root={root}" in arguments(pid))
         finally:
             call("delete", "--force", name)
+            subprocess.run(["umount", root / "null-netns"], stderr=subprocess.DEVNULL)  # runsc keeps it for the next
+    shutil.rmtree(root)
 
 
 def arguments(pid: int) -> list[str]:
