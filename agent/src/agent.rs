@@ -31,6 +31,8 @@ pub enum AgentError {
     Signals(Errno),
     #[error("cannot stay out of other processes' reach: {0}")]
     Dumpable(Errno),
+    #[error("cannot enter the root directory: {0}")]
+    Root(Errno),
     #[error("cannot make the event queue: {0}")]
     Events(Errno),
     #[error("cannot keep the node's pipes: {0}")]
@@ -72,6 +74,7 @@ impl Agent {
             .map_err(AgentError::Dumpable)?;
         let signals = signals::take().map_err(AgentError::Signals)?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        rustix::process::chdir("/").map_err(AgentError::Root)?;
         let null = exec::open_null().map_err(AgentError::Null)?;
         let channel = take_pipes(&null).map_err(AgentError::Pipes)?;
         let events = Events::new().map_err(AgentError::Events)?;
@@ -102,6 +105,7 @@ impl Agent {
             self.write()?;
             self.listen();
             self.arm();
+            self.processes.tidy();
             for token in self.events.wait(self.tasks.busy()).map_err(AgentError::Wait)? {
                 self.dispatch(token)?;
             }
@@ -268,7 +272,7 @@ impl Agent {
     }
 
     fn take_signals(&mut self) {
-        while let Some(received) = signals::next(&self.signals) {
+        for received in signals::received(&self.signals) {
             match received {
                 Received::Child => self.reap(),
                 Received::Terminate => self.finished = true,

@@ -26,6 +26,7 @@ const OPEN_FILES: u64 = 8_192;
 /// What every start uses.
 pub struct Starter {
     spawner: Spawner,
+    spare: SparePipes,
     null: OwnedFd,
     /// What processes get, where we have raised our own.
     open_files: Option<libc::rlimit>,
@@ -49,7 +50,19 @@ struct Terminal {
 
 impl Starter {
     pub fn new(null: OwnedFd) -> Starter {
-        Starter { spawner: Spawner::new(), null, open_files: raise_open_files(), processes: None }
+        Starter {
+            spawner: Spawner::new(),
+            spare: SparePipes::default(),
+            null,
+            open_files: raise_open_files(),
+            processes: None,
+        }
+    }
+
+    /// Make what the next start needs, so that it need not wait for that. What cannot be made now is made then.
+    pub fn make_ready(&mut self) {
+        self.spare.fill();
+        self.spawner.make_ready();
     }
 
     /// Start the process and tell the host. A command that does not exist starts too, and exits 127.
@@ -61,7 +74,7 @@ impl Starter {
         exec: &Exec,
     ) -> Result<Process, Refusal> {
         let identity = Accounts::read().identify(&exec.user)?;
-        let pipes = Pipes::open(exec, &identity)?;
+        let pipes = Pipes::open(exec, &identity, &mut self.spare)?;
         let member = containment.admit(id).map_err(|error| exhausted("the process group", error))?;
         match self.spawn(exec, &identity, &pipes, &member, containment.mark(id)) {
             Ok((pid, complaint)) => {
@@ -124,7 +137,7 @@ impl Starter {
 }
 
 impl Pipes {
-    fn open(exec: &Exec, identity: &Identity) -> Result<Pipes, Refusal> {
+    fn open(exec: &Exec, identity: &Identity, spare: &mut SparePipes) -> Result<Pipes, Refusal> {
         let refused = |errno: Errno| exhausted("the pipes", errno.into());
         if let Some(asked) = &exec.terminal {
             let terminal = Terminal::open(asked.size, identity)
@@ -132,9 +145,9 @@ impl Pipes {
             return Ok(Pipes { stdin: None, stdout: None, stderr: None, terminal: Some(terminal) });
         }
         Ok(Pipes {
-            stdin: exec.stdin.then(pipe_to_process).transpose().map_err(refused)?,
-            stdout: exec.stdout.then(pipe_from_process).transpose().map_err(refused)?,
-            stderr: (exec.stderr == Stderr::Pipe).then(pipe_from_process).transpose().map_err(refused)?,
+            stdin: exec.stdin.then(|| spare.take_to()).transpose().map_err(refused)?,
+            stdout: exec.stdout.then(|| spare.take_from()).transpose().map_err(refused)?,
+            stderr: (exec.stderr == Stderr::Pipe).then(|| spare.take_from()).transpose().map_err(refused)?,
             terminal: None,
         })
     }
@@ -179,6 +192,36 @@ impl Terminal {
         let (output, its) = terminal::open(size, identity)?;
         let input = rustix::io::fcntl_dupfd_cloexec(&output, 3)?;
         Ok(Terminal { output, input, its })
+    }
+}
+
+/// Pipes that no process has yet, each as (our end, the process's end).
+#[derive(Default)]
+struct SparePipes {
+    from: Vec<(OwnedFd, OwnedFd)>,
+    to: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl SparePipes {
+    /// Have as many as one process needs.
+    fn fill(&mut self) {
+        while self.from.len() < 2 {
+            match pipe_from_process() {
+                Ok(pipe) => self.from.push(pipe),
+                Err(_) => return,
+            }
+        }
+        if self.to.is_none() {
+            self.to = pipe_to_process().ok();
+        }
+    }
+
+    fn take_from(&mut self) -> Result<(OwnedFd, OwnedFd), Errno> {
+        self.from.pop().map_or_else(pipe_from_process, Ok)
+    }
+
+    fn take_to(&mut self) -> Result<(OwnedFd, OwnedFd), Errno> {
+        self.to.take().map_or_else(pipe_to_process, Ok)
     }
 }
 

@@ -101,7 +101,7 @@ impl Keeper {
             Err(errno) => return Err(errno),
         }
         let spoken = !fds[1].revents().is_empty();
-        while let Some(received) = signals::next(&self.signals) {
+        for received in signals::received(&self.signals) {
             match received {
                 Received::Terminate => self.exit = Some(0),
                 Received::Child => {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
-use crate::contain::Containment;
+use crate::contain::{Containment, Member};
 use crate::events::{Events, Token, Until};
 use crate::exec::Starter;
 use crate::open::{Exec, Size};
@@ -19,6 +19,9 @@ pub struct Processes {
     starter: Starter,
     containment: Containment,
     scratch: Box<Scratch>,
+    /// What is over and can wait until the host has been told.
+    over: Vec<OwnedFd>,
+    left: Vec<Member>,
 }
 
 impl Processes {
@@ -28,6 +31,8 @@ impl Processes {
             starter: Starter::new(null),
             containment: Containment::default(),
             scratch: Box::new([0; size_of::<Scratch>()]),
+            over: Vec::new(),
+            left: Vec::new(),
         }
     }
 
@@ -104,15 +109,18 @@ impl Processes {
     }
 
     fn close_source(&mut self, streams: &mut Streams, events: &Events, id: u32, channel: u8) {
+        let has_terminal = self.all.get(&id).is_some_and(Process::has_terminal);
         if let Some(process) = self.all.get_mut(&id)
             && let Some(slot) = process.sources.get_mut(usize::from(channel) - 1)
             && let Some(source) = slot.take()
-            && source.watched
         {
-            // The process's end may live on in copies, so closing ours would not end the watch.
-            events.forget(&source.fd);
+            if source.watched && has_terminal {
+                // Its input is a copy, so closing this one does not end the watch, as it does for a pipe.
+                events.forget(&source.fd);
+            }
+            self.over.push(source.fd);
         }
-        if self.all.get(&id).is_some_and(Process::has_terminal) {
+        if has_terminal {
             self.close_sink(events, id);
             abandon_input(streams, id);
         }
@@ -205,8 +213,19 @@ impl Processes {
         }
         self.close_sink(events, id);
         if let Some(process) = self.all.remove(&id) {
-            self.containment.release(process.member);
+            self.left.push(process.member);
             abandon_input(streams, id);
+        }
+    }
+
+    /// Put away what is over and make ready for the next start, when nobody waits for it.
+    pub fn tidy(&mut self) {
+        self.over.clear();
+        if !self.left.is_empty() {
+            self.starter.make_ready();
+        }
+        for member in self.left.drain(..) {
+            self.containment.release(member);
         }
     }
 

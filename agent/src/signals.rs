@@ -6,6 +6,7 @@ use std::ptr;
 
 use rustix::io::Errno;
 
+const SIGNAL_BYTES: usize = size_of::<libc::signalfd_siginfo>();
 /// The highest signal number.
 const LAST: i32 = 64;
 
@@ -54,21 +55,29 @@ pub fn take() -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Return the next signal that counts.
-pub fn next(fd: &OwnedFd) -> Option<Received> {
-    const BYTES: usize = size_of::<libc::signalfd_siginfo>();
-    let mut raw = [0; BYTES];
-    while rustix::io::read(fd, &mut raw) == Ok(BYTES) {
-        let number = u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]);
-        let sender = u32::from_ne_bytes([raw[12], raw[13], raw[14], raw[15]]);
-        match number as i32 {
-            libc::SIGCHLD => return Some(Received::Child),
-            // A sender outside our PID namespace has no number in it.
-            libc::SIGTERM if sender == 0 => return Some(Received::Terminate),
-            _ => {}
+/// Return the signals that have come and count.
+pub fn received(fd: &OwnedFd) -> Vec<Received> {
+    // Both that we take fit more than once, so that one call tells that there are no more.
+    let mut raw = [0; 4 * SIGNAL_BYTES];
+    let mut found = Vec::new();
+    while let Ok(count) = rustix::io::read(fd, &mut raw) {
+        found.extend(raw[..count].chunks_exact(SIGNAL_BYTES).filter_map(signal));
+        if count < raw.len() {
+            break;
         }
     }
-    None
+    found
+}
+
+fn signal(raw: &[u8]) -> Option<Received> {
+    let number = u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]);
+    let sender = u32::from_ne_bytes([raw[12], raw[13], raw[14], raw[15]]);
+    match number as i32 {
+        libc::SIGCHLD => Some(Received::Child),
+        // A sender outside our PID namespace has no number in it.
+        libc::SIGTERM if sender == 0 => Some(Received::Terminate),
+        _ => None,
+    }
 }
 
 /// Interrupts system calls of this thread every `milliseconds` while it lives.

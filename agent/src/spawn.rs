@@ -67,6 +67,7 @@ struct Plan {
     /// `/bin/sh`, a place for the script's path, and the arguments after the first.
     script_argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
+    /// Null where it is the root, in which PID 1 is already.
     cwd: *const c_char,
     stdio: [c_int; 3],
     terminal: bool,
@@ -80,14 +81,22 @@ struct Plan {
     failed: Option<(Step, c_int)>,
 }
 
-/// The stack that every child uses in turn.
+/// The stack that every child uses in turn, and a pipe that is made ahead.
 pub struct Spawner {
     stack: Box<[u8]>,
+    departure: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Spawner {
     pub fn new() -> Spawner {
-        Spawner { stack: vec![0; STACK_BYTES].into_boxed_slice() }
+        Spawner { stack: vec![0; STACK_BYTES].into_boxed_slice(), departure: None }
+    }
+
+    /// Make what the next child needs.
+    pub fn make_ready(&mut self) {
+        if self.departure.is_none() {
+            self.departure = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok();
+        }
     }
 
     /// Start the program and return its process id. After `Step::Execute` the child is a zombie to be reaped.
@@ -101,7 +110,7 @@ impl Spawner {
             argv: pointers(&argv),
             script_argv: [SHELL.as_ptr(), ptr::null()].into_iter().chain(pointers(&argv[1..])).collect(),
             envp: pointers(&env),
-            cwd: cwd.as_ptr(),
+            cwd: if request.cwd == b"/" { ptr::null() } else { cwd.as_ptr() },
             stdio: [0, 1, 2].map(|index| request.stdio[index].as_raw_fd()),
             terminal: request.terminal,
             join: request.join.map_or(-1, |fd| fd.as_raw_fd()),
@@ -128,7 +137,8 @@ impl Spawner {
     }
 
     fn clone_child(&mut self, plan: &mut Plan) -> Result<u32, Errno> {
-        let (gone, held) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let ready = self.departure.take();
+        let (gone, held) = ready.map_or_else(|| rustix::pipe::pipe_with(PipeFlags::CLOEXEC), Ok)?;
         let argument: *mut Plan = plan;
         // SAFETY: the stack is used by no other child and large enough for `child`, which only makes system
         // calls. Until `await_departure` returns we touch neither stack nor plan, nor errno, which is the
@@ -292,6 +302,9 @@ fn take_identity(plan: &Plan) -> Stepped {
 
 /// Like chdir, but not through a link of procfs: what it leads to may answer never (see paths.rs), and PID 1 waits.
 fn enter_directory(plan: &Plan) -> Stepped {
+    if plan.cwd.is_null() {
+        return Ok(());
+    }
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let how = [flags as u64, 0, libc::RESOLVE_NO_MAGICLINKS]; // struct open_how: flags, mode, resolve
     let (how, size) = (&raw const how, size_of_val(&how));

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from skerry.client import loop as background
 from skerry.client.connection import Connection
 from skerry.client.settings import ServerAddress, server_address
+from skerry.client.transports.socket import FrameSocket
 from skerry.model.ids import RandomIds
 
 T = TypeVar("T")
@@ -44,6 +45,12 @@ class Client:
             self._keepers[loop] = keeper = self._keep(connection)
             await anext(keeper)
         return connection
+
+    @property
+    def open_socket(self) -> FrameSocket | None:
+        """The socket of the running loop, if it has one that is open."""
+        connection = self._connections.get(asyncio.get_running_loop())
+        return None if connection is None else connection.open_socket
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` on the running loop until it ends or the connection is closed."""

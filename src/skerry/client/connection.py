@@ -104,10 +104,15 @@ class Connection:
         finally:
             self._give_back(http)
 
+    @property
+    def open_socket(self) -> FrameSocket | None:
+        """The socket, if it is open."""
+        return None if self._socket is None or self._socket.closed else self._socket
+
     async def socket(self) -> FrameSocket:
         """Return the open socket, opened now if there is none; looks for a server that went away for 30 s."""
-        if self._socket is not None and not self._socket.closed:
-            return self._socket
+        if self.open_socket is not None:
+            return self.open_socket
         async with self._socket_lock:
             if self._socket is None or self._socket.closed:
                 self._socket = await self._persist(lambda: self._reach(FrameSocket.connect))

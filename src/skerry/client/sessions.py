@@ -161,13 +161,21 @@ class ProcessSession:
 
     async def _attach(self) -> None:
         """Return when the process is open on a live socket, or has failed."""
-        if self._stream is None and self._error is None:
+        if self._stream is not None or self._error is not None:
+            return
+        socket = self._client.open_socket
+        if socket is not None and not self._is_attaching():
+            self._open_on(socket)
+        else:
             await asyncio.shield(self._reattach())
 
     def _reattach(self) -> asyncio.Task[None]:
         if self._attaching is None or self._attaching.done():
             self._attaching = self._client.spawn(self._open())
         return self._attaching
+
+    def _is_attaching(self) -> bool:
+        return self._attaching is not None and not self._attaching.done()
 
     async def _open(self) -> None:
         try:
@@ -176,8 +184,10 @@ class ProcessSession:
             self._fail(exc)
             self._pulse.beat()
             return
-        if self._closed:
-            return
+        if not self._closed:
+            self._open_on(socket)
+
+    def _open_on(self, socket: FrameSocket) -> None:
         self._socket = socket
         self._stream = socket.open(self, native.encode(self._next_opening()))
 

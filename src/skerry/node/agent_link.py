@@ -27,7 +27,8 @@ from skerry.node.agent_events import (
     StartedTold,
     StdinGranted,
 )
-from skerry.node.agent_stream import AgentStream, LinkLost, Lost, reject, resolve
+from skerry.node.agent_stream import AgentStream, LinkLost, Lost
+from skerry.node.outcome import Outcome
 from skerry.node.pipes import PipeReader, PipeWriter
 from skerry.node.sinks import Discard, Sink
 from skerry.node.streams import WINDOW, Streams, hello_frame
@@ -61,8 +62,8 @@ class AgentLink:
         """Done when the link is over. It never has an exception, so it may be ignored."""
         self._reader = PipeReader(reader_fd, take=self._take, lost=self._on_gone)
         self._writer = PipeWriter(writer_fd, lost=self._on_gone)
-        self._ready: asyncio.Future[Ready] = self.loop.create_future()
-        self._pings: deque[asyncio.Future[None]] = deque()
+        self._ready: Outcome[Ready] = Outcome()
+        self._pings: deque[Outcome[None]] = deque()
         self._ping_slots = asyncio.Semaphore(PINGS)
         self._ping_numbers = itertools.count(1)
         self._streams: dict[int, AgentStream] = {}
@@ -79,7 +80,7 @@ class AgentLink:
             self.write(hello_frame(hello))
         self._reader.resume()
         async with asyncio.timeout_at(deadline):
-            return await asyncio.shield(self._ready)
+            return await self._ready
 
     def resume(self, sinks: Mapping[int, Sink]) -> dict[int, AgentStream]:
         """Go on after an attach: return a stream for each sink, and close the streams that have none.
@@ -106,7 +107,7 @@ class AgentLink:
         if self.lost.done():
             self._ping_slots.release()
             self.check()
-        answer: asyncio.Future[None] = self.loop.create_future()
+        answer: Outcome[None] = Outcome()
         self._pings.append(answer)
         self.write(self.streams.ping(next(self._ping_numbers).to_bytes(8, "little")))
         await answer
@@ -229,10 +230,10 @@ class AgentLink:
     def _on_ready(self, event: ReadyTold) -> None:
         if event.ready.streams:
             self._reader.pause()
-        resolve(self._ready, event.ready)
+        self._ready.resolve(event.ready)
 
     def _on_pong(self, _event: PongCame) -> None:
-        resolve(self._pings.popleft(), None)
+        self._pings.popleft().resolve(None)
         self._ping_slots.release()
 
     def _on_started(self, event: StartedTold) -> None:
@@ -276,7 +277,7 @@ class AgentLink:
     def _forget_if_stored(self, number: int) -> None:
         if self._unstored[number].is_stored():
             del self._unstored[number]
-            self.write(self.streams.forget(number))
+            self._writer.patient(self.streams.forget(number))
 
     def _new_stream(self, number: int, sink: Sink) -> AgentStream:
         stream = self._streams[number] = AgentStream(self, number, sink)
@@ -310,9 +311,9 @@ class AgentLink:
         self._writer.close()
         self._batch.clear()
         error = LinkLost(lost)
-        reject(self._ready, error)
+        self._ready.reject(error)
         for ping in self._pings:
-            reject(ping, error)
+            ping.reject(error)
             self._ping_slots.release()
         streams, self._streams = list(self._streams.values()), {}
         for stream in streams:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from skerry.node.agent_events import Result
+from skerry.node.outcome import Outcome
 from skerry.node.sinks import Sink
 from skerry.wire.frames import MAX_WINDOW, SENT_DATA, Rule
 from skerry.wire.messages import ErrorCode, Exit, Started
 
 if TYPE_CHECKING:
     from skerry.node.agent_link import AgentLink
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,29 +52,28 @@ class AgentStream:
     def __init__(self, link: AgentLink, number: int, sink: Sink) -> None:
         self._link = link
         self.sink = sink
-        self._started: asyncio.Future[Started] = link.loop.create_future()
-        self._result: asyncio.Future[Result] = link.loop.create_future()
-        self._ended: dict[int, asyncio.Future[int]] = {
-            channel: link.loop.create_future() for channel in link.streams.channels(number)
-        }
+        self._result: Outcome[Result] = Outcome()
+        self._ended: dict[int, Outcome[int]] = {channel: Outcome() for channel in link.streams.channels(number)}
         self._granted = asyncio.Event()
         self._stdin_turn = asyncio.Lock()
         self._over = False
         self.number = number
-        self.exit: asyncio.Future[Exit] = link.loop.create_future()
+        self.begun: Outcome[Started] = Outcome()
+        """That the agent has begun, or why it could not."""
+        self.exit: Outcome[Exit] = Outcome()
         """How the process ended, as soon as it was reaped; its channels may still go on."""
 
     async def started(self) -> Started:
         """Return once the agent has begun; raise StreamError if it could not."""
-        return await asyncio.shield(self._started)
+        return await self.begun
 
     async def result(self) -> Result:
         """Return the result of a file operation; raise StreamError if it failed."""
-        return await asyncio.shield(self._result)
+        return await self._result
 
     async def ended(self, channel: int) -> int:
         """Return how many bytes the channel carried, once all of them have been given to the sink."""
-        return await asyncio.shield(self._ended[channel])
+        return await self._ended[channel]
 
     @property
     def stdin_sent(self) -> int:
@@ -162,20 +160,20 @@ class AgentStream:
     # What the link tells
 
     def on_started(self, started: Started) -> None:
-        resolve(self._started, started)
+        self.begun.resolve(started)
 
     def on_exit(self, told: Exit) -> None:
-        resolve(self.exit, told)
+        self.exit.resolve(told)
 
     def on_ended(self, channel: int, end: int) -> None:
         self.sink.end(channel)
-        resolve(self._ended[channel], end)
+        self._ended[channel].resolve(end)
 
     def on_granted(self) -> None:
         self._granted.set()
 
     def on_result(self, result: Result) -> None:
-        resolve(self._result, result)
+        self._result.resolve(result)
         self.finish()
 
     def on_error(self, code: ErrorCode, message: str) -> None:
@@ -189,23 +187,11 @@ class AgentStream:
     def fail(self, error: Exception) -> None:
         """End every wait with an error."""
         self.finish()
-        futures: list[asyncio.Future[Any]] = [self._started, self.exit, self._result, *self._ended.values()]
-        for future in futures:
-            reject(future, error)
+        outcomes: list[Outcome[Any]] = [self.begun, self.exit, self._result, *self._ended.values()]
+        for outcome in outcomes:
+            outcome.reject(error)
         self.sink.fail(error)
 
     def is_stored(self) -> bool:
         """Tell whether the sink has safely stored all that the ended channels carried."""
         return all(self.sink.stored(channel) == end.result() for channel, end in self._ended.items() if end.done())
-
-
-def resolve(future: asyncio.Future[T], value: T) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def reject(future: asyncio.Future[Any], error: Exception) -> None:
-    """Fail a future; nobody need ask for it, so asyncio's complaint about that is silenced."""
-    if not future.done():
-        future.set_exception(error)
-        future.exception()

@@ -30,17 +30,25 @@ log = Events("skerry.node.output")
 class ProcessOutput:
     """What one process has written, in `<folder>/<name>.1` and `<folder>/<name>.2`; opened again it goes on.
 
-    Its kept bytes count in `quota` from the beginning until `remove`.
+    That of a `fresh` process has no files yet, and none are looked for. Its kept bytes count in `quota` from the
+    beginning until `remove`.
     """
 
     def __init__(
-        self, folder: Path, name: str, *, quota: SandboxQuota, began: float = 0.0, limit: int = PROCESS_BYTES
+        self,
+        folder: Path,
+        name: str,
+        *,
+        quota: SandboxQuota,
+        began: float = 0.0,
+        limit: int = PROCESS_BYTES,
+        fresh: bool = False,
     ) -> None:
         self._name = name
         self._quota = quota
         self._limit = limit
         self._logs = {
-            channel: OutputLog(folder / f"{name}.{channel}", began=began, on_read=self._on_read)
+            channel: OutputLog(folder / f"{name}.{channel}", began=began, on_read=self._on_read, fresh=fresh)
             for channel in (STDOUT, STDERR)
         }
         self._granted: dict[int, int] = {}

@@ -41,11 +41,19 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_l
 class OutputLog:
     """Bytes from `base` to `end`, appended by one writer and followed by any number of readers.
 
-    Opening it again after the server was killed finds what was stored before. `on_read` is called whenever a reader
-    has read on or gone away. `began` is when its first byte can have come, in Unix seconds.
+    Opening it again after the server was killed finds what was stored before; where it is `fresh`, nothing was.
+    `on_read` is called whenever a reader has read on or gone away. `began` is when its first byte can have come, in
+    Unix seconds.
     """
 
-    def __init__(self, path: Path, *, began: float = 0.0, on_read: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        began: float = 0.0,
+        on_read: Callable[[], None] = lambda: None,
+        fresh: bool = False,
+    ) -> None:
         self._path = path
         self._times = OutputTimes(path.with_name(f"{path.name}.times"), began=began)
         self._on_read = on_read
@@ -58,7 +66,8 @@ class OutputLog:
         self.end = 0
         """The offset up to which everything is stored."""
         self.ended = False
-        self._find()
+        if not fresh:
+            self._find()
 
     def _find(self) -> None:
         """Take up what an earlier server has stored."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from skerry.model.limits import GIB, OUTPUT_SANDBOX_BYTES
 
 NODE_BYTES: Final = 64 * GIB
 RESERVE_BYTES: Final = 1 * GIB
+LOOK_S: Final = 0.01
 POLL_S: Final = 1.0
 """How often a full disk is looked at while somebody waits for it; there is no event for that."""
 
@@ -203,10 +205,18 @@ class SandboxQuota:
 
 
 def free_bytes_of(folder: Path) -> Callable[[], int]:
-    """Return a function that tells the free space of the file system of a folder."""
+    """Return a function that tells the free space of the file system of a folder, as it was at most LOOK_S ago.
+
+    It is asked some times in each exec; what a disk takes meanwhile is small beside the reserve.
+    """
+    free, until = 0, 0.0
 
     def free_bytes() -> int:
-        found = os.statvfs(folder)
-        return found.f_bavail * found.f_frsize
+        nonlocal free, until
+        now = time.monotonic()
+        if now >= until:
+            found = os.statvfs(folder)
+            free, until = found.f_bavail * found.f_frsize, now + LOOK_S
+        return free
 
     return free_bytes

@@ -21,6 +21,8 @@ BULK_BYTES: Final = 512 << 10
 """How many bytes of content may wait for the pipe."""
 CONTROL_BYTES: Final = 4 << 20
 """How many bytes of control frames may wait; an agent that lets more pile up is given up."""
+PATIENCE_S: Final = 0.01
+"""How long a frame may wait for another with which it can go."""
 _MANY: Final = 64
 """Buffers in one writev; well below IOV_MAX (1,024)."""
 
@@ -134,12 +136,14 @@ class PipeWriter:
         self._loop = asyncio.get_running_loop()
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
+        self._patient: list[bytes] = []
         self._bulk: deque[tuple[bytes, memoryview]] = deque()
         self._bulk_bytes = 0
         self._begun: list[memoryview] = []  # taken from the queues; nothing may come between its parts
         self._held = False
         self._waiting = False
         self._closed = False
+        self._patience: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         os.set_blocking(fd, False)
 
@@ -147,17 +151,26 @@ class PipeWriter:
         """Queue a frame ahead of all content."""
         if not frame or self._closed:
             return
-        self._control.append(frame)
-        self._control_bytes += len(frame)
+        self._take_along()
+        self._queue(frame)
         if self._control_bytes > CONTROL_BYTES:
             self._lost("the agent does not read what it is sent")
             return
         self._write_soon()
 
+    def patient(self, frame: bytes) -> None:
+        """Queue a frame that nobody waits for: each write wakes a sentry that sleeps, so it goes with the next one."""
+        if not frame or self._closed:
+            return
+        self._patient.append(frame)
+        if self._patience is None:
+            self._patience = self._loop.call_later(PATIENCE_S, self._end_patience)
+
     def content(self, header: bytes, content: memoryview) -> None:
         """Queue a header and its content, which must not change any more, behind what is queued."""
         if self._closed:
             return
+        self._take_along()
         self._bulk.append((header, content))
         self._bulk_bytes += len(content)
         self._write_soon()
@@ -185,12 +198,30 @@ class PipeWriter:
         if self._closed:
             return
         self._closed = True
+        self._take_along()
         self._loop.remove_writer(self._fd)
         os.close(self._fd)
         self._control.clear()
         self._bulk.clear()
         self._begun.clear()
         self._tell_room()
+
+    def _queue(self, frame: bytes) -> None:
+        self._control.append(frame)
+        self._control_bytes += len(frame)
+
+    def _take_along(self) -> None:
+        """Queue what was patient: something is about to be written."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+            for frame in self._patient:
+                self._queue(frame)
+            self._patient.clear()
+
+    def _end_patience(self) -> None:
+        self._take_along()
+        self._write_soon()
 
     def _write_soon(self) -> None:
         if not self._held and not self._waiting and not self._closed:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from skerry.model.errors import ConflictError, InvalidError, NotFoundError
 from skerry.model.exits import ProcessExit
@@ -15,6 +14,8 @@ from skerry.model.sandboxes import ProcessView
 from skerry.model.specs import ExecSpec, Terminal
 from skerry.node.agent_stream import AgentStream, LinkLost, OtherWriter, StreamError
 from skerry.node.environment import encoded
+from skerry.node.failures import process_error
+from skerry.node.outcome import Outcome
 from skerry.node.output import ProcessOutput
 from skerry.node.output_log import OutputLog
 from skerry.wire import messages
@@ -24,27 +25,25 @@ from skerry.wire.messages import OpenExec
 class NodeProcess:
     """Matches the engine's `ProcessHandle`. It outlives the link to its agent, and its sandbox."""
 
-    def __init__(self, view: ProcessView, output: ProcessOutput) -> None:
-        self._view = view
+    def __init__(self, view: ProcessView, output: ProcessOutput, number: int) -> None:
+        """`number` is that of the stream by which its agent knows it."""
+        self.view = view
+        self.number = number
         self.log = output
         self._stream: AgentStream | None = None
-        self._beginning: asyncio.Task[None] | None = None
-        self._exit: asyncio.Future[ProcessExit] = asyncio.get_running_loop().create_future()
+        self._beginning: AgentStream | None = None
+        self._exit: Outcome[ProcessExit] = Outcome()
         self._stdin_acknowledged = 0
         self._stdin_sent = 0
         if view.exit is not None:
-            self._exit.set_result(view.exit)
-
-    @property
-    def view(self) -> ProcessView:
-        return replace(self._view, exit=self._exit.result() if self._exit.done() else None)
+            self._exit.resolve(view.exit)
 
     def output(self, channel: int) -> OutputLog:
         """Channel 1 is stdout, 2 stderr; raises NotFoundError for another."""
         try:
             return self.log.log(channel)
         except KeyError:
-            raise NotFoundError(f"process {self._view.id} has no channel {channel}; there are 1 and 2") from None
+            raise NotFoundError(f"process {self.view.id} has no channel {channel}; there are 1 and 2") from None
 
     @property
     def stdin_acknowledged(self) -> int:
@@ -70,7 +69,7 @@ class NodeProcess:
                 writer="other",
             ) from exc
         except ValueError as exc:
-            raise ConflictError(f"stdin of process {self._view.id}: {exc}; go on at {stream.stdin_sent}") from exc
+            raise ConflictError(f"stdin of process {self.view.id}: {exc}; go on at {stream.stdin_sent}") from exc
         except (BrokenPipeError, LinkLost) as exc:
             raise self._closed() from exc
         return self.stdin_acknowledged
@@ -86,25 +85,29 @@ class NodeProcess:
 
     async def resize(self, rows: int, columns: int) -> None:
         """Resize the terminal; that of a process that has ended is left alone."""
-        if not self._view.terminal:
-            raise ConflictError(f"process {self._view.id} has no terminal to resize; start it with one (pty=True)")
+        if not self.view.terminal:
+            raise ConflictError(f"process {self.view.id} has no terminal to resize; start it with one (pty=True)")
         if self._stream is not None and not self._exit.done():
             self._stream.resize(rows, columns)
 
     async def wait(self) -> ProcessExit:
-        return await asyncio.shield(self._exit)
+        return await self._exit
 
     # For the supervisor
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let `work` be its start, whether or not anyone waits for it."""
-        self._beginning = asyncio.get_running_loop().create_task(work)
-        self._beginning.add_done_callback(lambda task: task.cancelled() or task.exception())
+    def begin(self, stream: AgentStream) -> None:
+        """Take the stream by which it is started, whether or not anyone waits for that."""
+        self._beginning = stream
+        self.bind(stream)
 
     async def begun(self) -> None:
         """Return once it has started; raise what kept it from that. One that was found again has."""
-        if self._beginning is not None:
-            await asyncio.shield(self._beginning)
+        if self._beginning is None:
+            return
+        try:
+            await self._beginning.started()
+        except StreamError as refusal:
+            raise process_error(refusal) from refusal
 
     async def drain(self, still_s: float) -> None:
         """Let the output of an ended process arrive, until its channels end or nothing more comes for so long."""
@@ -125,14 +128,14 @@ class NodeProcess:
 
     def on_end(self, call: Callable[[], None]) -> None:
         """Have something called when it has ended."""
-        self._exit.add_done_callback(lambda _: call())
+        self._exit.then(lambda _: call())
 
     def settle(self, end: ProcessExit) -> bool:
         """Take the end, once; return whether this was the first."""
         if self._exit.done():
             return False
-        self._exit.set_result(end)
-        return True
+        self.view = replace(self.view, exit=end)
+        return self._exit.resolve(end)
 
     @property
     def ended(self) -> bool:
@@ -145,7 +148,7 @@ class NodeProcess:
 
     def _closed(self) -> ConflictError:
         end = f": it {self._exit.result().reason}" if self._exit.done() else ""
-        return ConflictError(f"process {self._view.id} takes no more input{end}")
+        return ConflictError(f"process {self.view.id} takes no more input{end}")
 
 
 def open_exec(spec: ExecSpec, *, env: dict[str, str], workdir: str, user: str) -> OpenExec:

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from signal import SIGKILL
 from typing import Final
@@ -15,15 +16,15 @@ from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit
 from skerry.model.ids import ProcessId, SandboxId
 from skerry.model.sandboxes import ProcessView
 from skerry.node.agent_link import AgentLink
-from skerry.node.agent_stream import AgentStream, StreamError
+from skerry.node.agent_stream import StreamError
 from skerry.node.ends import MemoryKills, ended_with_sandbox, process_exit
-from skerry.node.failures import process_error
+from skerry.node.outcome import Outcome
 from skerry.node.output import ProcessOutput
 from skerry.node.output_quota import NodeQuota
 from skerry.node.processes import NodeProcess, channels_of
 from skerry.node.records import Entry, Journal, ProcessDropped, ProcessEnded, ProcessStarted, SandboxEnd
 from skerry.wire.frames import STDERR, STDOUT
-from skerry.wire.messages import Exit, OpenExec, Ready
+from skerry.wire.messages import Exit, OpenExec, Ready, Started
 
 ENDED_KEPT: Final = 1000
 """Ended processes kept in a sandbox; beyond it the one that started first goes, and its output with it."""
@@ -82,7 +83,6 @@ class ProcessTable:
         self._quota = quota.sandbox()
         self._journal = Journal(folder / "journal")
         self._processes: dict[ProcessId, NodeProcess] = {}
-        self._streams: dict[int, ProcessId] = {}
         self._deadlines: dict[ProcessId, float | None] = {}  # of the journal, until `resume`
         self._complained = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,11 +102,11 @@ class ProcessTable:
         """
         channels = channels_of(op)
         link.check()
-        process = NodeProcess(view, self._output(view.id, channels, view.started_at))
+        number = link.streams.last_stream + 1
+        process = NodeProcess(view, self._output(view.id, channels, view.started_at, fresh=True), number)
         self._processes[view.id] = process
         self._on_process_start(process)
         # Before the agent hears of it, so that a successor of ours knows every stream that the agent may tell.
-        number = link.streams.last_stream + 1
         self._note(
             ProcessStarted(
                 process=view.id,
@@ -121,32 +121,30 @@ class ProcessTable:
         )
         if timeout_s is not None:
             self._tell_at_the_latest(process, timeout_s)
-        self._streams[number] = view.id
         stream = link.open(op, sink=process.log)
-        process.bind(stream)
-        # A task of its own: a caller that goes away changes nothing, and one that repeats the call waits for the same.
-        process.begin(self._begin(process, stream))
+        process.begin(stream)
+        stream.exit.then(partial(self._on_exit, process))
+        stream.begun.then(partial(self._on_begun, process))
         await process.begun()
         return process
 
-    async def _begin(self, process: NodeProcess, stream: AgentStream) -> None:
-        stream.exit.add_done_callback(partial(self._on_exit, process))
-        try:
-            await stream.started()
-        except StreamError as refusal:
-            self._drop(process.view.id, stream.number)
-            raise process_error(refusal) from refusal
-        self._drop_oldest()
+    def _on_begun(self, process: NodeProcess, told: Outcome[Started]) -> None:
+        if isinstance(told.error, StreamError):
+            self._drop(process)
+        elif told.error is None:
+            asyncio.get_running_loop().call_soon(self._drop_oldest)  # after those who wait for the new one
 
-    def _output(self, process: ProcessId, channels: Sequence[int], began: float) -> ProcessOutput:
+    def _output(
+        self, process: ProcessId, channels: Sequence[int], began: float, *, fresh: bool = False
+    ) -> ProcessOutput:
         """Return the output of a process, of which channels that it does not have have ended."""
-        output = ProcessOutput(self.folder, process, quota=self._quota, began=began)
+        output = ProcessOutput(self.folder, process, quota=self._quota, began=began, fresh=fresh)
         for channel in {STDOUT, STDERR} - set(channels):
             output.end(channel)
         return output
 
-    def _on_exit(self, process: NodeProcess, told: asyncio.Future[Exit]) -> None:
-        if told.cancelled() or told.exception() is not None:
+    def _on_exit(self, process: NodeProcess, told: Outcome[Exit]) -> None:
+        if told.error is not None:
             return  # the link was lost: an attach or the end of the sandbox says more
         if process.ended:
             return
@@ -199,8 +197,7 @@ class ProcessTable:
                 terminal=entry.terminal,
             )
             output = self._output(entry.process, entry.channels, entry.at)
-            self._processes[entry.process] = NodeProcess(view, output)
-            self._streams[entry.stream] = entry.process
+            self._processes[entry.process] = NodeProcess(view, output, entry.stream)
             self._deadlines[entry.process] = entry.deadline
         elif isinstance(entry, SandboxEnd):
             self.end = entry
@@ -217,18 +214,14 @@ class ProcessTable:
         """Go on with the streams of an agent that was attached to again."""
         self._drop_unbegun(ready.last_stream)
         told = {state.stream: state for state in ready.streams}
-        sinks = {
-            number: self._processes[process].log
-            for number, process in self._streams.items()
-            if number in told and process in self._processes
-        }
-        for number, sink in sinks.items():
+        known = {process.number: process for process in self._processes.values() if process.number in told}
+        for number, process in known.items():
             for channel in told[number].channels:
-                sink.log(channel.channel).skip_to(channel.acknowledged)
-        for number, stream in link.resume(sinks).items():
-            process = self._processes[self._streams[number]]
+                process.output(channel.channel).skip_to(channel.acknowledged)
+        for number, stream in link.resume({number: process.log for number, process in known.items()}).items():
+            process = known[number]
             process.bind(stream)
-            stream.exit.add_done_callback(partial(self._on_exit, process))
+            stream.exit.then(partial(self._on_exit, process))
             deadline = self._deadlines.get(process.view.id)
             if deadline is not None and not process.ended:
                 self._tell_at_the_latest(process, deadline - now)
@@ -237,14 +230,13 @@ class ProcessTable:
 
     def _drop_unbegun(self, last_stream: int) -> None:
         """Forget what the agent never heard of: the line was written, the kill came before the frame."""
-        for number in [number for number in self._streams if number > last_stream]:
-            self._drop(self._streams[number], number)
+        for process in [process for process in self._processes.values() if process.number > last_stream]:
+            self._drop(process)
 
     def _settle_untold(self, told: set[int]) -> None:
         """End what the agent has forgotten: it does so only after the end of a process was told."""
-        for number, identifier in self._streams.items():
-            process = self._processes.get(identifier)
-            if process is not None and number not in told:
+        for process in self._processes.values():
+            if process.number not in told:
                 _end_output(process)
                 process.settle(_UNRECORDED)
 
@@ -299,19 +291,15 @@ class ProcessTable:
             _end_output(process)
 
     def _drop_oldest(self) -> None:
-        if len(self._processes) <= ENDED_KEPT:
-            return
-        ended = [identifier for identifier, process in self._processes.items() if process.ended]
-        for identifier in ended[: len(self._processes) - ENDED_KEPT]:
-            self._drop(identifier)
+        surplus = max(0, len(self._processes) - ENDED_KEPT)
+        ended = (process for process in self._processes.values() if process.ended)
+        for process in list(islice(ended, surplus)):
+            self._drop(process)
 
-    def _drop(self, identifier: ProcessId, stream: int | None = None) -> None:
-        process = self._processes.pop(identifier, None)
-        if process is None:
+    def _drop(self, process: NodeProcess) -> None:
+        identifier = process.view.id
+        if self._processes.pop(identifier, None) is None:
             return
-        numbers = [stream] if stream is not None else [n for n, found in self._streams.items() if found == identifier]
-        for number in numbers:
-            self._streams.pop(number, None)
         process.settle(_NEVER_BEGAN)
         process.log.remove()
         self._note(ProcessDropped(process=identifier))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.doors.native.windows import ReceiveWindow, SendWindow
+from skerry.doors.native.windows import FirstUse, ReceiveWindow, SendWindow
 from skerry.wire.frames import SENT_DATA, ProtocolViolation
 from skerry.wire.native import STDIN_WINDOW, WINDOW
 
@@ -16,6 +16,53 @@ def rule(call: object, *arguments: object) -> str:
     with pytest.raises(ProtocolViolation) as caught:
         call(*arguments)  # type: ignore[operator]
     return caught.value.rule
+
+
+# First uses
+
+
+def test_the_first_use_calls_once() -> None:
+    use, calls = FirstUse(), list[int]()
+    use.serve(lambda: calls.append(1))
+    assert not calls
+    use.note()
+    use.note()
+    assert calls == [1]
+
+
+def test_a_use_that_was_before_is_told_at_once() -> None:
+    use, calls = FirstUse(), list[int]()
+    use.note()
+    use.serve(lambda: calls.append(1))
+    assert calls == [1]
+
+
+def test_who_is_forgotten_is_not_called() -> None:
+    use, calls = FirstUse(), list[int]()
+    use.serve(lambda: calls.append(1))
+    use.forget()
+    use.note()
+    assert not calls
+
+
+def test_a_window_is_used_when_there_is_room() -> None:
+    calls: list[str] = []
+    granted, later = SendWindow(offset=0, limit=1), SendWindow(offset=0, limit=0)
+    granted.granted.serve(lambda: calls.append("granted"))
+    later.granted.serve(lambda: calls.append("later"))
+    assert calls == ["granted"]
+    later.grant(0, 0)
+    assert calls == ["granted"]
+    later.grant(0, 1)
+    assert calls == ["granted", "later"]
+
+
+@pytest.mark.parametrize("use", ["put", "finish"])
+def test_input_is_used_by_its_first_bytes_or_its_end(use: str) -> None:
+    window, calls = ReceiveWindow(), list[int]()
+    window.used.serve(lambda: calls.append(1))
+    window.put(0, memoryview(b"x")) if use == "put" else window.finish(0)
+    assert calls == [1]
 
 
 # To the client

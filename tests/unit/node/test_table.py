@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from agent_end import EXITED, AgentEnd, control, linked
+from waiting import until
 
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
 from skerry.model.ids import PROCESS, SANDBOX, ProcessId, RandomIds, SandboxId
+from skerry.model.sandboxes import ProcessView
+from skerry.node import table as tables
+from skerry.node.agent_link import AgentLink
 from skerry.node.output_quota import NodeQuota
 from skerry.node.records import Entry, Journal, ProcessEnded, ProcessStarted, SandboxEnd
 from skerry.node.table import ProcessTable
+from skerry.wire.frames import FrameType, encode_end
+from skerry.wire.messages import OpenExec, Started
 
 IDS = RandomIds()
 ONE = ProcessId(IDS.new(PROCESS))
@@ -70,3 +78,40 @@ async def test_an_end_that_was_decided_before_a_kill_is_the_end(tmp_path: Path) 
     process = table.get(ONE)
     assert process is not None
     assert (await process.wait()).reason is ProcessReason.SANDBOX_ENDED
+
+
+# How many are kept
+
+
+async def start(table: ProcessTable, link: AgentLink, agent: AgentEnd, *, ends: bool) -> ProcessId:
+    view = ProcessView(id=ProcessId(IDS.new(PROCESS)), sandbox=table.sandbox, argv=("true",), started_at=1.0)
+    starting = asyncio.ensure_future(table.start(link, view, OpenExec(argv=(b"true",), stderr="null")))
+    header, _ = await next_open(agent)
+    await agent.send(control(FrameType.STARTED, header, Started(7)))
+    process = await starting
+    if ends:
+        await agent.send(encode_end(header, 1, 0), control(FrameType.EXIT, header, EXITED))
+        await process.wait()
+    return view.id
+
+
+async def next_open(agent: AgentEnd) -> tuple[int, bytes]:
+    """Return the number of the stream that is opened next, after any CLOSE of one before."""
+    while True:
+        header, payload = await agent.next()
+        if header.type == FrameType.OPEN:
+            return header.stream, payload
+
+
+async def test_the_oldest_ended_processes_go_and_those_that_run_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "ENDED_KEPT", 3)
+    table = ProcessTable(SandboxId(IDS.new(SANDBOX)), tmp_path, NodeQuota(lambda: 1 << 40))
+    async with linked() as (link, agent):
+        started = [await start(table, link, agent, ends=number != 1) for number in range(6)]
+        await until(lambda: len(table.all()) == 3)
+        assert [process.view.id for process in table.all()] == [started[1], started[4], started[5]]
+    found = ProcessTable(table.sandbox, tmp_path, NodeQuota(lambda: 1 << 40))
+    found.read()
+    assert [process.view.id for process in found.all()] == [started[1], started[4], started[5]]

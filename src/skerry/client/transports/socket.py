@@ -31,6 +31,8 @@ TARGET: Final = "/v1/stream"
 MESSAGE_BYTES_MAX: Final = HEADER_SIZE + OFFSET.size + MAX_DATA
 _BUFFER_BYTES: Final = 2 * 1024 * 1024
 _READ_BYTES_MIN: Final = 256 * 1024
+_PATIENCE_S: Final = 0.01
+"""How long a CLOSE may wait for another frame with which it can go: each write wakes the server."""
 
 
 class StreamListener(Protocol):
@@ -64,6 +66,8 @@ class FrameSocket(asyncio.BufferedProtocol):
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
+        self._patient: list[bytes] = []
+        self._patience: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event = asyncio.Event()
         self._error: Exception | None = None
 
@@ -87,9 +91,12 @@ class FrameSocket(asyncio.BufferedProtocol):
         return stream
 
     def close_stream(self, stream: int) -> None:
-        """Send CLOSE and forget the stream; what still comes for it is passed over."""
-        if self._streams.pop(stream, None) is not None and not self.closed:
-            self.send(FrameType.CLOSE, stream)
+        """Forget the stream and send CLOSE before long; what still comes for it is passed over."""
+        if self._streams.pop(stream, None) is None or self.closed:
+            return
+        self._patient += websocket.encode(websocket.BINARY, encode_frame(FrameType.CLOSE, stream, b""))
+        if self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._write_patient)
 
     def send(self, kind: FrameType, stream: int, payload: bytes = b"", *, flags: int = 0) -> None:
         self.send_encoded(encode_frame(kind, stream, payload, flags=flags))
@@ -211,4 +218,17 @@ class FrameSocket(asyncio.BufferedProtocol):
 
     def _write(self, opcode: int, *parts: bytes) -> None:
         if self._transport is not None and not self.closed:
-            self._transport.write(b"".join(websocket.encode(opcode, *parts)))
+            self._transport.write(b"".join((*self._take_patient(), *websocket.encode(opcode, *parts))))
+
+    def _write_patient(self) -> None:
+        waiting = b"".join(self._take_patient())
+        if waiting and self._transport is not None and not self.closed:
+            self._transport.write(waiting)
+
+    def _take_patient(self) -> list[bytes]:
+        if self._patience is None:
+            return []
+        self._patience.cancel()
+        self._patience = None
+        waiting, self._patient = self._patient, []
+        return waiting

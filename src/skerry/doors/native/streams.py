@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from skerry.doors.native.outbox import Outbox
-from skerry.doors.native.windows import ReceiveWindow, SendWindow
+from skerry.doors.native.windows import FirstUse, ReceiveWindow, SendWindow
 from skerry.wire.frames import SENT_DATA, FrameType, ProtocolViolation, encode_credit
 from skerry.wire.native import Payload
 
@@ -34,6 +34,8 @@ class Stream:
         self._signalled = asyncio.Event()
         self._size = (0, 0)
         self._resized = asyncio.Event()
+        self.signalled = FirstUse()
+        self.resized = FirstUse()
 
     # From the client
 
@@ -53,6 +55,7 @@ class Stream:
         self.expect_process("SIGNAL")
         self._signals.add(number)
         self._signalled.set()
+        self.signalled.note()
 
     def resize(self, rows: int, columns: int) -> None:
         self.expect_process("RESIZE")
@@ -60,6 +63,7 @@ class Stream:
             raise ProtocolViolation("malformed_payload", f"RESIZE to {rows} rows and {columns} columns")
         self._size = rows, columns
         self._resized.set()
+        self.resized.note()
 
     def expect_process(self, frame: str) -> None:
         """Raise ProtocolViolation if this is a file operation, which has no `frame`."""

@@ -4,9 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from skerry.wire.frames import SENT_DATA, ProtocolViolation
 from skerry.wire.native import STDIN_WINDOW, WINDOW
+
+
+class FirstUse:
+    """Tells when something is used for the first time, so that what serves it need not exist before."""
+
+    def __init__(self) -> None:
+        self._used = False
+        self._begin: Callable[[], object] | None = None
+
+    def note(self) -> None:
+        """It is used now."""
+        if not self._used:
+            self._used = True
+            self._tell()
+
+    def serve(self, begin: Callable[[], object]) -> None:
+        """Call `begin` at the first use, at once if that has been."""
+        self._begin = begin
+        if self._used:
+            self._tell()
+
+    def forget(self) -> None:
+        """Call nobody any more."""
+        self._begin = None
+
+    def _tell(self) -> None:
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            begin()
 
 
 class SendWindow:
@@ -26,6 +56,10 @@ class SendWindow:
         self._granted = limit
         self._gaps: list[tuple[int, int]] = []
         self._changed = asyncio.Event()
+        self.granted = FirstUse()
+        """The first credit."""
+        if limit > offset:
+            self.granted.note()
 
     @property
     def room(self) -> int:
@@ -44,6 +78,8 @@ class SendWindow:
         self._acknowledged, self._granted = acknowledged, limit
         self._gaps = [(at, size) for at, size in self._gaps if at >= acknowledged]
         self._changed.set()
+        if self.room > 0:
+            self.granted.note()
 
     def jump(self, offset: int) -> None:
         """Go on at `offset`: the bytes before it are gone."""
@@ -68,6 +104,8 @@ class ReceiveWindow:
         self._chunks: deque[bytearray] = deque()
         self._ended = False
         self._news = asyncio.Event()
+        self.used = FirstUse()
+        """The first DATA, or the END."""
 
     def put(self, offset: int, content: memoryview) -> None:
         """Take DATA, or raise the ProtocolViolation that it is."""
@@ -80,13 +118,13 @@ class ReceiveWindow:
             self._chunks[-1] += content
         else:
             self._chunks.append(bytearray(content))
-        self._news.set()
+        self._tell()
 
     def finish(self, offset: int) -> None:
         """Take END, or raise the ProtocolViolation that it is."""
         self._check(offset)
         self._ended = True
-        self._news.set()
+        self._tell()
 
     async def take(self) -> bytearray | None:
         """Return the next bytes, or None at the end."""
@@ -106,6 +144,10 @@ class ReceiveWindow:
         if worth:
             self.limit = max(limit, self.limit)
         return worth
+
+    def _tell(self) -> None:
+        self._news.set()
+        self.used.note()
 
     def _check(self, offset: int) -> None:
         if self._ended:
