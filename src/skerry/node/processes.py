@@ -65,7 +65,7 @@ class NodeProcess:
             await stream.stdin_mostly_acknowledged()
         except OtherWriter as exc:
             raise ConflictError(
-                f"somebody else has written to the stdin of process {self._view.id} since; attach to it anew",
+                f"somebody else has written to the stdin of process {self.view.id} since; attach to it anew",
                 writer="other",
             ) from exc
         except ValueError as exc:
