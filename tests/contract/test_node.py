@@ -268,6 +268,23 @@ async def test_two_who_write_stdin_are_told_apart(subject: Subject) -> None:
     assert await content(process.output(1)) == b"first\nsecond\n"
 
 
+async def test_what_a_sandbox_takes_is_told_while_it_runs(subject: Subject) -> None:
+    sandbox, other = await subject.started(), await subject.started()
+    files = subject.node.files(sandbox)
+    await files.write("/data/file", chunks(bytes(3 << 20)))
+    running = [await subject.exec(sandbox, "cat") for _ in range(2)]
+    (usage,) = await subject.node.usage([sandbox])
+    assert (usage.id, usage.processes) == (sandbox, 2)
+    assert usage.file_bytes is not None
+    assert usage.file_bytes >= 3 << 20
+    both = await subject.node.usage([sandbox, other, SandboxId(encode("sb", 12345678))])
+    assert {one.id for one in both} == {sandbox, other}
+    assert all(one.cpu_seconds >= 0 for one in both)
+    await running[0].signal(9)
+    await subject.node.terminate(sandbox)
+    assert await subject.node.usage([sandbox]) == []
+
+
 async def test_output_has_its_times_to_the_second_and_can_be_read_without_being_followed(subject: Subject) -> None:
     process = await subject.exec(await subject.started(), "echo", "0123456789")
     await process.wait()

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "ls": "skerry.cli.ls",
     "ps": "skerry.cli.ps",
     "logs": "skerry.cli.logs",
+    "top": "skerry.cli.top",
     "terminate": "skerry.cli.terminate",
     "volume": "skerry.cli.volume",
     "server": "skerry.cli.server",

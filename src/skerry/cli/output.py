@@ -17,10 +17,15 @@ def print_json(value: object) -> None:
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns; what came from a sandbox cannot move the cursor."""
+    for line in table(head, rows):
+        print(line)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table."""
     cells = [list(head), *([printable(cell, keep="") for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def tell(text: str) -> None:
@@ -40,6 +45,15 @@ def amount(size: int) -> str:
         if size >= bytes_:
             return f"{size / bytes_:.1f} {unit}"
     return f"{size} B"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in three digits and a unit of 1,024."""
+    for unit in ("B", "K", "M", "G", "T"):
+        if count < 999.5 or unit == "T":
+            return f"{count:.0f}{unit}" if unit == "B" or count >= 99.5 else f"{count:.1f}{unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
 
 
 def duration(seconds: float) -> str:

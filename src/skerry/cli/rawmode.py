@@ -31,9 +31,10 @@ _DONE: Final = b"."
 class RawTerminal:
     """The terminal behind a descriptor. As a block it is made raw by `begin` and put right at the end."""
 
-    def __init__(self, descriptor: int, *, instead: str) -> None:
-        """Raise InvalidError if it is no terminal; `instead` says what to do then."""
+    def __init__(self, descriptor: int, *, instead: str, reset: bytes = RESET) -> None:
+        """Raise InvalidError if it is no terminal; `instead` says what to do then. The guard writes `reset`."""
         self.descriptor = descriptor
+        self._reset = reset
         try:
             self._before: list[Any] = termios.tcgetattr(descriptor)
         except (termios.error, OSError) as exc:
@@ -42,7 +43,7 @@ class RawTerminal:
         self._guard = -1
 
     def __enter__(self) -> Self:
-        self._guard = _start_guard(self.descriptor, self._before)
+        self._guard = _start_guard(self.descriptor, self._before, self._reset)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -64,7 +65,7 @@ class RawTerminal:
                 termios.tcsetattr(self.descriptor, termios.TCSANOW, self._before)
 
 
-def _start_guard(descriptor: int, before: list[Any]) -> int:
+def _start_guard(descriptor: int, before: list[Any], reset: bytes) -> int:
     """Return the end of a pipe that tells the guard, by a byte, that all is well; its closing alone, that it is not."""
     reader, writer = os.pipe()
     # Twice, so that the guard is nobody's child who would have to wait for it.
@@ -72,7 +73,7 @@ def _start_guard(descriptor: int, before: list[Any]) -> int:
     if child == 0:
         try:
             if os.fork() == 0:
-                _guard(reader, writer, descriptor, before)
+                _guard(reader, writer, descriptor, before, reset)
         finally:
             os._exit(0)  # also where there can be no guard: the program is our parent's to run
     os.close(reader)
@@ -80,7 +81,7 @@ def _start_guard(descriptor: int, before: list[Any]) -> int:
     return writer
 
 
-def _guard(reader: int, writer: int, descriptor: int, before: list[Any]) -> None:
+def _guard(reader: int, writer: int, descriptor: int, before: list[Any], reset: bytes) -> None:
     """Wait for the end of the program, and put its terminal right if it did not."""
     try:
         os.setpgid(0, 0)  # what is sent to the program's group is not for us
@@ -89,6 +90,6 @@ def _guard(reader: int, writer: int, descriptor: int, before: list[Any]) -> None
         os.close(writer)
         if os.read(reader, 1) == b"":
             termios.tcsetattr(descriptor, termios.TCSANOW, before)
-            os.write(descriptor, RESET)
+            os.write(descriptor, reset)
     finally:
         os._exit(0)

@@ -16,6 +16,7 @@ from skerry.engine.retention import Bounds, Retention
 from skerry.engine.sandboxes import Sandboxes
 from skerry.engine.tasks import Tasks
 from skerry.engine.trust import Trust
+from skerry.engine.usage import Usage
 from skerry.engine.volumes import Volumes
 from skerry.model import limits
 from skerry.model.ids import Ids, ImageId, NodeId
@@ -32,6 +33,7 @@ class Engine:
     logs: Logs
     files: Files
     volumes: Volumes
+    usage: Usage
     trust: Trust
     retention: Retention
     image_retention: ImageRetention | None = None
@@ -88,6 +90,7 @@ def assemble(
         logs=Logs(processes=processes),
         files=Files(sandboxes=sandboxes),
         volumes=volumes,
+        usage=Usage(sandboxes=sandboxes, nodes=nodes, clock=clock),
         trust=Trust(),
         retention=Retention(store=store, nodes=nodes, clock=clock, bounds=bounds),
         image_retention=image_retention,

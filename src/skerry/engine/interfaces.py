@@ -26,6 +26,7 @@ from skerry.model.sandboxes import (
     StoredImage,
 )
 from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition
+from skerry.model.usage import SandboxUsage
 from skerry.model.volumes import CommitView, VolumeView
 
 
@@ -192,6 +193,9 @@ class NodeHandle(Protocol):
 
     def idle_since(self, sandbox: SandboxId) -> float | None:
         """Since when nobody uses it, in Unix seconds; None while somebody does, and of one that does not run here."""
+
+    async def usage(self, sandboxes: Collection[SandboxId]) -> Sequence[SandboxUsage]:
+        """Return what each of them takes from the machine now; those that do not run here are left out."""
 
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded: ...
 

@@ -148,6 +148,14 @@ class Sandboxes:
         await live.ended.wait()
         return live.view
 
+    def running(self) -> Mapping[NodeId, Sequence[SandboxId]]:
+        """Return the sandboxes that run, by their node."""
+        found: dict[NodeId, list[SandboxId]] = {}
+        for live in self._live.values():
+            if live.view.state is SandboxState.RUNNING:
+                found.setdefault(live.view.node, []).append(live.view.id)
+        return found
+
     @asynccontextmanager
     async def use(self, sandbox: SandboxId) -> AsyncIterator[None]:
         """Keep the sandbox from being idle while the block lasts; a door does so for each open stream.

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from skerry.model.ids import SandboxId, VolumeId
 from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, Nic
+from skerry.model.usage import MemberUsage
 
 
 class Member(Protocol):
@@ -39,6 +40,9 @@ class Member(Protocol):
 
     async def wait_volumes_lost(self) -> None:
         """Return when the volumes answer only errors any more, though the sandbox lives; never where it has none."""
+
+    async def usage(self) -> MemberUsage:
+        """Return what it holds, within a second; raises Error if it cannot tell, or tells what cannot be."""
 
     def last_words(self) -> str:
         """Return the last lines that its kernel and its agent said on stderr, escaped; empty if nothing."""

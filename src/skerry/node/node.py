@@ -16,6 +16,7 @@ from skerry.model.ids import NodeId, ProcessId, SandboxId
 from skerry.model.nodes import Launch, NodeView, SandboxEnded, Started
 from skerry.model.specs import ExecSpec
 from skerry.model.text import escaped
+from skerry.model.usage import SandboxUsage
 from skerry.node.files import SandboxFiles
 from skerry.node.happenings import Asked, Leave
 from skerry.node.kept import KeptSandboxes
@@ -30,6 +31,7 @@ log = Events("skerry.node")
 SWEEP_EVERY_S: Final = 60.0
 SANDBOXES_MAX: Final = 1000
 TAKEN_OVER_AT_ONCE: Final = 8
+MEASURED_AT_ONCE: Final = 8
 _SWEEP: Final = "sweep"
 
 
@@ -132,6 +134,17 @@ class Node:
     def idle_since(self, sandbox: SandboxId) -> float | None:
         supervisor = self._live.get(sandbox)
         return None if supervisor is None else supervisor.idle.since
+
+    async def usage(self, sandboxes: Collection[SandboxId]) -> Sequence[SandboxUsage]:
+        """Return a sample of each that runs here, some at a time."""
+        turns = asyncio.Semaphore(MEASURED_AT_ONCE)
+
+        async def measured(supervisor: Supervisor) -> SandboxUsage | None:
+            async with turns:
+                return await supervisor.usage()
+
+        asked = [supervisor for sandbox in sandboxes if (supervisor := self._live.get(sandbox)) is not None]
+        return [one for one in await asyncio.gather(*map(measured, asked)) if one is not None]
 
     def running(self) -> Mapping[SandboxId, Started]:
         return {

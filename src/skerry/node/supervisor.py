@@ -34,6 +34,7 @@ from skerry.model.nodes import Launch, SandboxEnded, Started
 from skerry.model.sandboxes import ProcessView
 from skerry.model.specs import ExecSpec, HostAccess, Resources
 from skerry.model.text import escaped
+from skerry.model.usage import SandboxUsage
 from skerry.node.adoption import Adoption
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import LinkLost, Lost
@@ -47,6 +48,7 @@ from skerry.node.machinery import Machinery
 from skerry.node.processes import NodeProcess, exec_spec, open_exec
 from skerry.node.records import SandboxRecord
 from skerry.node.table import ProcessTable
+from skerry.node.usage import measure
 from skerry.node.watches import Watches
 from skerry.node.waterfall import Waterfall
 from skerry.wire.frames import ProtocolViolation
@@ -209,6 +211,10 @@ class Supervisor:
         )
         async with asyncio.timeout(BEGIN_S):
             return await self.table.start(link, view, op, timeout_s=spec.timeout_s)
+
+    async def usage(self) -> SandboxUsage | None:
+        """Return what it takes from the machine now; None if it is ending."""
+        return None if self._ending or self.started is None else await measure(self._holdings)
 
     async def pack(self, into: Path) -> Sequence[str]:
         """Write its root file system, the image with its changes, to an EROFS file; return what was left out."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from skerry.model.errors import ConflictError, Error, InternalError, StartFailedError
 from skerry.model.ids import SandboxId
 from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, MountedVolume, Nic
+from skerry.model.usage import MemberUsage
 from skerry.wire.frames import HEADER_SIZE, TO_AGENT, FrameType, encode_frame, split_frames
 from skerry.wire.messages import VERSION, Hello, Ready, decode, encode
 
@@ -130,6 +131,10 @@ class FakeMember:
     async def save_upper(self, archive_fd: int) -> None:
         self._require_claimed("save_upper")
         os.write(archive_fd, EMPTY_TAR)
+
+    async def usage(self) -> MemberUsage:
+        self._require_claimed("usage")
+        return MemberUsage(file_bytes=0, processes=0)
 
     async def wait_ended(self) -> None:
         await self.state.ended.wait()

@@ -18,6 +18,7 @@ from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxR
 from skerry.model.ids import NodeId, ProcessId, SandboxId
 from skerry.model.sandboxes import ProcessView, Stage
 from skerry.model.specs import ExecSpec
+from skerry.model.usage import SandboxUsage
 from skerry.testing.files import MemoryFiles
 from skerry.testing.processes import FakeProcess
 from skerry.testing.programs import PROGRAMS, Program, not_found
@@ -149,6 +150,22 @@ class FakeNode:
     def idle_since(self, sandbox: SandboxId) -> float | None:
         box = self._sandboxes.get(sandbox)
         return None if box is None or box.ended.done() else box.idle_since
+
+    async def usage(self, sandboxes: Collection[SandboxId]) -> Sequence[SandboxUsage]:
+        now = self._clock.now()
+        boxes = [self._sandboxes[one] for one in sandboxes if one in self._sandboxes]
+        return [
+            SandboxUsage(
+                id=box.launch.sandbox,
+                at=now,
+                cpu_seconds=0.0,
+                memory_bytes=0,
+                file_bytes=sum(map(len, box.files.contents.values())),
+                processes=sum(process.view.exit is None for process in box.processes.values()),
+            )
+            for box in boxes
+            if not box.ended.done()
+        ]
 
     async def wait_ended(self, sandbox: SandboxId) -> SandboxEnded:
         return await asyncio.shield(self._find(sandbox).ended)

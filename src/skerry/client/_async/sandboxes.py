@@ -23,11 +23,18 @@ from skerry.client.connection import path
 from skerry.client.sessions import ProcessSession
 from skerry.client.stream_type import StreamType
 from skerry.model import limits
-from skerry.model.errors import InvalidError, NotFoundError, SandboxTerminatedError, SandboxTimeoutError
+from skerry.model.errors import (
+    InvalidError,
+    NotFoundError,
+    SandboxEndedError,
+    SandboxTerminatedError,
+    SandboxTimeoutError,
+)
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import PROCESS, SANDBOX, is_id
 from skerry.model.sandboxes import ProcessView, SandboxView
 from skerry.model.text import printable
+from skerry.model.usage import SandboxUsage
 from skerry.wire import native
 from skerry.wire.frames import STDERR, STDOUT
 
@@ -244,6 +251,13 @@ class Sandbox:
         while self._view.exit is None:
             await self._refresh("wait", query={"timeout": WAIT_S})
         _raise_for(self.object_id, self._view.exit, raise_on_termination)
+
+    async def usage(self) -> SandboxUsage:
+        """Return what it takes from the machine now: CPU time, memory, files, processes, traffic; it has to run."""
+        connection = await self._client.connection()
+        for sample in views.usage(await connection.call("GET", "/v1/usage", query={"sandbox": self.object_id})):
+            return sample
+        raise SandboxEndedError(f"sandbox {self.object_id} does not run, and takes nothing from the machine")
 
     async def processes(self) -> tuple[ProcessView, ...]:
         """Return what is known of its processes, running and ended, in the order of their start."""

@@ -10,6 +10,7 @@ import msgspec
 from skerry.model.errors import Error, InternalError, from_wire
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
 from skerry.model.sandboxes import ImageView, KeptOutput, ProcessView, SandboxView
+from skerry.model.usage import SandboxUsage
 from skerry.model.volumes import CommitView, VolumeView
 from skerry.wire import native
 
@@ -28,6 +29,10 @@ def process(answer: object) -> ProcessView:
 
 def processes(answer: object) -> tuple[ProcessView, ...]:
     return _convert(_field(answer, "processes"), tuple[ProcessView, ...])
+
+
+def usage(answer: object) -> tuple[SandboxUsage, ...]:
+    return _convert(_field(answer, "sandboxes"), tuple[SandboxUsage, ...])
 
 
 def output(answer: object) -> tuple[str, tuple[KeptOutput, ...]]:

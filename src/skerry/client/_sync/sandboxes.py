@@ -21,6 +21,7 @@ from skerry.client.facade import Facade, IterMethod, Method, dual, unwrap, unwra
 from skerry.client.stream_type import StreamType
 from skerry.model.exits import SandboxExit
 from skerry.model.sandboxes import ProcessView, SandboxView
+from skerry.model.usage import SandboxUsage
 
 
 class _Sandbox_exec:
@@ -407,6 +408,11 @@ class Sandbox(Facade[source.Sandbox]):
         and `raise_on_termination` is set.
         """
         await self._inner.wait(raise_on_termination)
+
+    @dual
+    async def usage(self) -> SandboxUsage:
+        """Return what it takes from the machine now: CPU time, memory, files, processes, traffic; it has to run."""
+        return await self._inner.usage()
 
     @dual
     async def processes(self) -> tuple[ProcessView, ...]:

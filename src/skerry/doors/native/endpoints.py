@@ -73,6 +73,12 @@ async def terminate_sandbox(call: Call) -> payloads.SandboxAnswer:
     return rendering.sandbox(await call.engine.sandboxes.terminate(_sandbox(call)))
 
 
+async def sample_usage(call: Call) -> payloads.UsageAnswer:
+    asked = call.query.sandbox
+    samples = await call.engine.usage.sample(None if asked is None else SandboxId(asked))
+    return payloads.UsageAnswer(sandboxes=tuple(samples))
+
+
 async def list_processes(call: Call) -> payloads.ProcessesAnswer:
     views = call.engine.processes.list(_sandbox(call))
     return payloads.ProcessesAnswer(processes=tuple(rendering.process(view) for view in views))
@@ -188,6 +194,14 @@ ENDPOINTS: Final[Sequence[Endpoint]] = (
         "End a sandbox; one that has ended keeps its first exit",
         terminate_sandbox,
         answer=payloads.SandboxAnswer,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/usage",
+        "What running sandboxes, or one of them, take from the machine now",
+        sample_usage,
+        query=payloads.UsageQuery,
+        answer=payloads.UsageAnswer,
     ),
     Endpoint(
         "GET",

@@ -11,6 +11,7 @@ from skerry.model import limits
 from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.sandboxes import KeptOutput, SandboxState, Stage
 from skerry.model.specs import ImageDefinition, Isolation, NetworkPolicy, Resources, Terminal
+from skerry.model.usage import SandboxUsage
 from skerry.model.volumes import VolumeMount
 
 
@@ -264,6 +265,14 @@ class CommitAnswer(Answer, frozen=True, kw_only=True):
 
 class CommitsAnswer(Answer, frozen=True, kw_only=True):
     commits: tuple[CommitAnswer, ...]
+
+
+class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    sandbox: str | None = None
+
+
+class UsageAnswer(Answer, frozen=True, kw_only=True):
+    sandboxes: tuple[SandboxUsage, ...]
 
 
 class SignalBody(Body, frozen=True, kw_only=True):

@@ -19,9 +19,11 @@ from skerry.isolation.gvisor.gofer import Gofer
 from skerry.isolation.gvisor.keeper import Keeper, KeeperError
 from skerry.isolation.gvisor.logs import AGENT, ATTACH, Logs
 from skerry.isolation.gvisor.processes import ProcessKey, Watch, reap
+from skerry.isolation.gvisor.usage import usage_of
 from skerry.model.errors import ConflictError, InternalError, StartFailedError
 from skerry.model.ids import SandboxId
 from skerry.model.members import AgentPipes, Claim, MemberRecord, Nic
+from skerry.model.usage import MemberUsage
 
 KEEPER_SECONDS = 5.0
 END_SECONDS = 5.0
@@ -124,6 +126,9 @@ class GvisorMember:
                 await control.call(method, body, [archive_fd], seconds=SAVE_SECONDS)
             except ControlError as exc:
                 raise self._failed("save_upper", exc) from exc
+
+    async def usage(self) -> MemberUsage:
+        return await usage_of(self._control, container_id(self._sandbox))
 
     async def wait_ended(self) -> None:
         await self._sentry.ended()
