@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from skerry.apps.settings import Settings
-from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store, VolumeDisk
+from skerry.engine.interfaces import Clock, DataFolders, ImageFiles, Images, NodeHandle, Store, VolumeDisk
 from skerry.model.ids import Ids, NodeId
 
 
@@ -29,6 +29,7 @@ class EngineParts:
     images: Images
     volume_disk: VolumeDisk
     image_files: ImageFiles | None = None
+    data_folders: DataFolders | None = None
 
 
 OpenParts = Callable[[Ground], AbstractAsyncContextManager[EngineParts]]

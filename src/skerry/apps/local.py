@@ -72,6 +72,7 @@ async def serve(settings: Settings, open_parts: OpenParts = node_parts, *, clock
                 ids=ids,
                 image_files=parts.image_files,
                 image_bounds=settings.images,
+                data_folders=parts.data_folders,
                 bounds=settings.ended,
             )
             await _serve(settings, engine, clock)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from skerry.apps.binaries import AGENT, IMAGE_HELPER, RUNSC, binary
 from skerry.apps.composition import EngineParts, Ground
+from skerry.apps.storage import DataFolder
 from skerry.engine.images import BuiltImages
 from skerry.engine.interfaces import Store
+from skerry.images.agents import AgentFolder
 from skerry.images.bases import DebianBases
-from skerry.images.erofs import pack_agent
 from skerry.images.files import ImageFolder
 from skerry.images.trust import TrustFolder
 from skerry.isolation.gvisor.backend import GvisorBackend
@@ -60,7 +61,13 @@ async def open_node(ground: Ground) -> AsyncIterator[EngineParts]:
     for line in await volumes.clean(lambda volume: _commits(ground.store, volume)):
         log.info("volumes.swept", detail=line)
     try:
-        yield EngineParts(nodes={node.view().id: node}, images=images, volume_disk=volumes, image_files=folder)
+        yield EngineParts(
+            nodes={node.view().id: node},
+            images=images,
+            volume_disk=volumes,
+            image_files=folder,
+            data_folders=DataFolder(data),
+        )
     finally:
         await images.close()
         await node.close()
@@ -77,7 +84,7 @@ def _machinery(ground: Ground, backend: GvisorBackend, volumes: VolumeFolder) ->
         network=Network(NetworkSettings(prefix=f"sk{instance}")),
         records=Records(runtime / "records"),
         quota=NodeQuota(free_bytes_of(data)),
-        trust=TrustFolder(data / "trust"),
+        trust=_trust(data / "trust"),
         volumes=volumes,
         output_folder=data / "output",
         build_folder=data / "builds",
@@ -93,15 +100,16 @@ def _commits(store: Store, volume: VolumeId) -> Collection[CommitId] | None:
 
 
 async def _backend(data: Path, runtime: Path) -> GvisorBackend:
-    agent = binary(AGENT)
-    # Sandboxes of an earlier version keep the files that they have mounted.
-    folder = data / "agent" / await asyncio.to_thread(_digest, agent)
-    member_image, agent_image = folder / "member.erofs", folder / "agent.erofs"
-    if not agent_image.exists() or not member_image.exists():
-        await asyncio.to_thread(pack_agent, agent, member_image, agent_image)
+    images = await asyncio.to_thread(AgentFolder(data / "agent").images, binary(AGENT))
     return GvisorBackend(
-        runsc=binary(RUNSC), state=runtime / "gvisor", member_image=member_image, agent_image=agent_image
+        runsc=binary(RUNSC), state=runtime / "gvisor", member_image=images.member, agent_image=images.agent
     )
+
+
+def _trust(folder: Path) -> TrustFolder:
+    trust = TrustFolder(folder)
+    trust.open()
+    return trust
 
 
 def instance_of(runtime: Path) -> str:
@@ -110,10 +118,6 @@ def instance_of(runtime: Path) -> str:
         return ""
     digest = hashlib.sha256(os.fsencode(runtime)).digest()
     return "".join(chr(ord("a") + byte % 26) for byte in digest[:4])  # names of devices take letters only
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
 
 
 def _node_id(path: Path, ids: Ids) -> NodeId:

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "top": "skerry.cli.top",
     "terminate": "skerry.cli.terminate",
     "volume": "skerry.cli.volume",
+    "gc": "skerry.cli.gc",
     "server": "skerry.cli.server",
     "doctor": "skerry.cli.doctor",
     "version": "skerry.cli.version",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skerry.cli import completing
-from skerry.cli.options import json_lines_option
+from skerry.cli.options import json_lines_option, seconds_of
 
 if TYPE_CHECKING:
     from skerry.client.logentry import LogEntry
@@ -19,7 +19,6 @@ Examples:
   skerry logs -f --tail 20 sb_...
   skerry logs --process pr_... --stderr --since 10m sb_...
 """
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -28,8 +27,8 @@ def parse_since(_ctx: click.Context, _param: click.Parameter, value: str | None)
 
     if value is None:
         return None
-    if value[-1:] in _UNITS and value[:-1].isdecimal() and value.isascii() and len(value) <= 12:
-        return time.time() - int(value[:-1]) * _UNITS[value[-1]]
+    if (length := seconds_of(value)) is not None:
+        return time.time() - length
     try:
         return datetime.fromisoformat(value).timestamp()
     except (ValueError, OverflowError, OSError) as exc:

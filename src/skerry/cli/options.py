@@ -9,6 +9,9 @@ import click
 
 from skerry.cli import completing, keys
 
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LENGTH_CHARS = 12
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -20,6 +23,19 @@ def json_lines_option(command: C) -> C:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, an object a line.")(
         command
     )
+
+
+def seconds_of(text: str) -> float | None:
+    """Return the length of `90s`, `10m`, `2h` or `1d`; None for another form."""
+    fits = len(text) <= _LENGTH_CHARS and text.isascii() and text[:-1].isdecimal() and text[-1:] in _UNITS
+    return int(text[:-1]) * _UNITS[text[-1]] if fits else None
+
+
+def parse_length(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    seconds = None if value is None else seconds_of(value)
+    if value is not None and seconds is None:
+        raise click.BadParameter(f"{value!r} is no length of time such as 90s, 10m, 2h or 1d")
+    return seconds
 
 
 def tag_option(help: str) -> Callable[[C], C]:

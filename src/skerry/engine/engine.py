@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from skerry.engine.apps import Apps
 from skerry.engine.files import Files
 from skerry.engine.image_retention import ImageBounds, ImageRetention
-from skerry.engine.interfaces import Clock, ImageFiles, Images, NodeHandle, Store, VolumeDisk
+from skerry.engine.interfaces import Clock, DataFolders, ImageFiles, Images, NodeHandle, Store, VolumeDisk
 from skerry.engine.logs import Logs
 from skerry.engine.processes import Processes
 from skerry.engine.retention import Bounds, Retention
 from skerry.engine.sandboxes import Sandboxes
+from skerry.engine.storage import Storage
 from skerry.engine.tasks import Tasks
 from skerry.engine.trust import Trust
 from skerry.engine.usage import Usage
@@ -36,6 +37,7 @@ class Engine:
     usage: Usage
     trust: Trust
     retention: Retention
+    storage: Storage
     image_retention: ImageRetention | None = None
 
     @asynccontextmanager
@@ -61,6 +63,7 @@ def assemble(
     bounds: Bounds | None = None,
     image_files: ImageFiles | None = None,
     image_bounds: ImageBounds | None = None,
+    data_folders: DataFolders | None = None,
 ) -> Engine:
     """Return an engine over these collaborators; it collects `image_files`, if there are any."""
     volumes = Volumes(
@@ -82,6 +85,7 @@ def assemble(
         image_retention = ImageRetention(
             store=store, files=image_files, in_use=in_use, clock=clock, bounds=image_bounds
         )
+    retention = Retention(store=store, nodes=nodes, clock=clock, bounds=bounds)
     return Engine(
         apps=Apps(store=store),
         images=images,
@@ -92,6 +96,14 @@ def assemble(
         volumes=volumes,
         usage=Usage(sandboxes=sandboxes, nodes=nodes, clock=clock),
         trust=Trust(),
-        retention=Retention(store=store, nodes=nodes, clock=clock, bounds=bounds),
+        retention=retention,
+        storage=Storage(
+            sandboxes=sandboxes,
+            volumes=volumes,
+            retention=retention,
+            image_retention=image_retention,
+            folders=data_folders,
+            clock=clock,
+        ),
         image_retention=image_retention,
     )

@@ -81,6 +81,15 @@ def unneeded(
     return goes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One file, whether it goes, and why, or why it stays."""
+
+    file: File
+    goes: bool
+    why: str
+
+
 class ImageRetention:
     """Removes the images that are not needed: their files first, then their rows.
 
@@ -103,6 +112,22 @@ class ImageRetention:
             self.collect, clock=self._clock, every_s=self._bounds.every_s, log=log, failed="images.not_collected"
         )
 
+    @property
+    def bounds(self) -> ImageBounds:
+        """What is kept without anybody asking."""
+        return self._bounds
+
+    def look(self, bounds: ImageBounds | None = None) -> list[Judged]:
+        """Return every file, and what `collect` would make of it."""
+        chosen = bounds or self._bounds
+        stored, in_use, now = self._known(), set(self._in_use()), self._clock.now()
+        goes = unneeded(stored, in_use=in_use, free_bytes=self._files.free_bytes(), now=now, bounds=chosen)
+        going = {file.images for file in goes}
+        return [
+            Judged(file=file, goes=file.images in going, why=_why(file, file.images in going, in_use, now, chosen))
+            for file in files_of(stored)
+        ]
+
     async def collect(self, bounds: ImageBounds | None = None) -> Collected:
         """Remove what is beyond the bounds, or beyond those given; return what went."""
         async with self._turn:
@@ -119,9 +144,8 @@ class ImageRetention:
 
     def _remove_files(self, bounds: ImageBounds) -> list[File]:
         """Decide and remove without waiting in between, so that nobody begins to use what is being removed."""
-        known = set(self._store.images())
         goes = unneeded(
-            [one for one in self._files.stored() if one.id in known],  # one without a row is about to get it
+            self._known(),
             in_use=set(self._in_use()),
             free_bytes=self._files.free_bytes(),
             now=self._clock.now(),
@@ -132,8 +156,26 @@ class ImageRetention:
                 self._files.remove(image)
         return goes
 
+    def _known(self) -> list[StoredImage]:
+        """Return the images that have a row: one without is about to get it."""
+        known = set(self._store.images())
+        return [one for one in self._files.stored() if one.id in known]
+
     async def _forget_rows_without_file(self) -> None:
         there = {one.id for one in self._files.stored()}
         for image in self._store.images():
             if image not in there:
                 await self._store.delete_image(image)
+
+
+def _why(file: File, goes: bool, in_use: Set[ImageId], now: float, bounds: ImageBounds) -> str:
+    if not in_use.isdisjoint(file.images):
+        return "a sandbox or a build uses it"
+    unused_s = now - file.used_at
+    if unused_s < bounds.grace_s:
+        return f"it was used within the last {bounds.grace_s / 60:.0f} minutes"
+    if not goes:
+        return f"it was used within the last {bounds.unused_s / 86400:g} days, and there is room"
+    if unused_s > bounds.unused_s:
+        return "nobody has used it for long enough"
+    return "there is too little room, and the others were used later"

@@ -26,6 +26,7 @@ from skerry.model.sandboxes import (
     StoredImage,
 )
 from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition
+from skerry.model.storage import StoredThing
 from skerry.model.usage import SandboxUsage
 from skerry.model.volumes import CommitView, VolumeView
 
@@ -206,7 +207,7 @@ class NodeHandle(Protocol):
         """The ended sandboxes whose output is kept."""
 
     def output_bytes(self, sandbox: SandboxId) -> int:
-        """How much output is kept of an ended sandbox, at once and without reading any; 0 of one that is not known."""
+        """How much output is kept of a sandbox, at once and without reading any; 0 of one that is not known."""
 
     def forget(self, sandbox: SandboxId) -> None:
         """Delete the output of an ended sandbox."""
@@ -314,6 +315,12 @@ class CommitSize(Protocol):
 
     @property
     def size(self) -> int: ...
+
+
+class DataFolders(Protocol):
+    """What a server keeps beside images, output and volumes."""
+
+    async def look(self) -> Sequence[StoredThing]: ...
 
 
 class VolumeDisk(Protocol):

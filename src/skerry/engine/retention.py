@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from skerry.engine.interfaces import Clock, NodeHandle, Store
@@ -60,16 +60,27 @@ class Retention:
         """Sweep now, and every minute."""
         await repeat(self.sweep, clock=self._clock, every_s=self._bounds.every_s, log=log, failed="retention.failed")
 
-    async def sweep(self) -> None:
-        """Forget what is beyond the bounds."""
+    @property
+    def bounds(self) -> Bounds:
+        """What is kept without anybody asking."""
+        return self._bounds
+
+    def look(self, bounds: Bounds | None = None) -> tuple[list[EndedSandbox], set[SandboxId]]:
+        """Return every ended sandbox, and those that `sweep` would forget."""
         rows = self._store.ended_sandboxes()
         kept = [EndedSandbox(id=row.id, ended_at=row.ended_at, output_bytes=self._size(row)) for row in rows]
-        goes = set(expired(kept, now=self._clock.now(), bounds=self._bounds))
+        return kept, set(expired(kept, now=self._clock.now(), bounds=bounds or self._bounds))
+
+    async def sweep(self, bounds: Bounds | None = None) -> Collection[SandboxId]:
+        """Forget what is beyond the bounds, or beyond those given; return what was forgotten."""
+        rows = self._store.ended_sandboxes()
+        _, goes = self.look(bounds)
         for row in rows:
             if row.id in goes:
                 await self._forget(row)
         if goes:
             log.info("retention.swept", sandboxes=len(goes), kept=len(rows) - len(goes))
+        return goes
 
     async def _forget(self, row: EndedRow) -> None:
         node = self._nodes.get(row.node)

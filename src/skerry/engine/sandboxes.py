@@ -156,6 +156,11 @@ class Sandboxes:
                 found.setdefault(live.view.node, []).append(live.view.id)
         return found
 
+    def live_output(self) -> Sequence[tuple[SandboxId, int]]:
+        """Return how much output is kept of each sandbox that has not ended."""
+        views = [live.view for live in self._live.values() if not live.view.state.ended]
+        return [(view.id, self._nodes[view.node].output_bytes(view.id)) for view in views]
+
     @asynccontextmanager
     async def use(self, sandbox: SandboxId) -> AsyncIterator[None]:
         """Keep the sandbox from being idle while the block lasts; a door does so for each open stream.

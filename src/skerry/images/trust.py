@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,12 @@ class TrustFolder:
         self._folder = folder
         self._lock = asyncio.Lock()
 
+    def open(self) -> None:
+        """Remove what a packing has left that a kill cut off, and what is there beyond the bound."""
+        for left in self._folder.glob(".*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self._shrink(KEPT)
+
     async def image(self, bundle: bytes) -> Path:
         """Return the EROFS file with this bundle, made now if there is none."""
         path = self._folder / f"{hashlib.sha256(bundle).hexdigest()}.erofs"
@@ -32,7 +39,10 @@ class TrustFolder:
         if path.exists():
             return
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        old = sorted(self._folder.glob("*.erofs"), key=lambda each: each.stat().st_mtime)
-        for each in old[: max(0, len(old) - KEPT + 1)]:
-            each.unlink()
+        self._shrink(KEPT - 1)
         pack_tree({FILE: File(content=bundle)}, path)
+
+    def _shrink(self, most: int) -> None:
+        old = sorted(self._folder.glob("*.erofs"), key=lambda each: each.stat().st_mtime)
+        for each in old[: max(0, len(old) - most)]:
+            each.unlink()

@@ -163,8 +163,9 @@ class Node:
         return self._kept.ids()
 
     def output_bytes(self, sandbox: SandboxId) -> int:
-        """How much output is kept of an ended sandbox."""
-        return self._kept.output_bytes(sandbox)
+        """How much output is kept of a sandbox."""
+        supervisor = self._live.get(sandbox)
+        return self._kept.output_bytes(sandbox) if supervisor is None else supervisor.table.output_bytes
 
     def forget(self, sandbox: SandboxId) -> None:
         """Delete the output of an ended sandbox."""

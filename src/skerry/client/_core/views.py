@@ -10,6 +10,7 @@ import msgspec
 from skerry.model.errors import Error, InternalError, from_wire
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
 from skerry.model.sandboxes import ImageView, KeptOutput, ProcessView, SandboxView
+from skerry.model.storage import StoredThing
 from skerry.model.usage import SandboxUsage
 from skerry.model.volumes import CommitView, VolumeView
 from skerry.wire import native
@@ -29,6 +30,12 @@ def process(answer: object) -> ProcessView:
 
 def processes(answer: object) -> tuple[ProcessView, ...]:
     return _convert(_field(answer, "processes"), tuple[ProcessView, ...])
+
+
+def storage(answer: object) -> tuple[tuple[StoredThing, ...], tuple[StoredThing, ...]]:
+    """Return what went, and what is kept."""
+    went, kept = (_convert(_field(answer, name), tuple[StoredThing, ...]) for name in ("went", "kept"))
+    return went, kept
 
 
 def usage(answer: object) -> tuple[SandboxUsage, ...]:

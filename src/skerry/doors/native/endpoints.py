@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Sequence
 from typing import Final, TypeVar
 
-from skerry.doors.native import payloads, rendering, volumes
+from skerry.doors.native import payloads, rendering, storage, volumes
 from skerry.doors.native.builds import resolve_image
 from skerry.doors.native.calls import Call, Endpoint
 from skerry.model.ids import ImageId, SandboxId
@@ -250,4 +250,5 @@ ENDPOINTS: Final[Sequence[Endpoint]] = (
         answer=payloads.Nothing,
     ),
     *volumes.ENDPOINTS,
+    *storage.ENDPOINTS,
 )

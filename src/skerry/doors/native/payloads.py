@@ -11,6 +11,7 @@ from skerry.model import limits
 from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.sandboxes import KeptOutput, SandboxState, Stage
 from skerry.model.specs import ImageDefinition, Isolation, NetworkPolicy, Resources, Terminal
+from skerry.model.storage import StoredThing
 from skerry.model.usage import SandboxUsage
 from skerry.model.volumes import VolumeMount
 
@@ -265,6 +266,21 @@ class CommitAnswer(Answer, frozen=True, kw_only=True):
 
 class CommitsAnswer(Answer, frozen=True, kw_only=True):
     commits: tuple[CommitAnswer, ...]
+
+
+class StorageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    older_than_s: float | None = None
+
+
+class CollectBody(Body, frozen=True, kw_only=True):
+    older_than_s: float | None = None
+
+
+class StorageAnswer(Answer, frozen=True, kw_only=True):
+    """What went, and what is kept: of that, what has `goes` would go."""
+
+    went: tuple[StoredThing, ...]
+    kept: tuple[StoredThing, ...]
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
