@@ -35,6 +35,8 @@ from skerry.testing.outputs import MemoryOutput
 from skerry.testing.processes import FakeProcess
 from skerry.testing.programs import PROGRAMS
 from skerry.testing.store import MemoryStore
+from skerry.testing.vault import MemoryVault
+from skerry.testing.volumes import MemoryVolumes
 
 CALLS = 300
 CHUNK = 256 << 10
@@ -64,7 +66,15 @@ async def _served(path: Path) -> None:
     programs = {**PROGRAMS, "gush": PROGRAMS["true"]}
     async with GushingNode(clock=clock, programs=programs) as node:
         images = MemoryImages(clock=clock, ids=ids)
-        engine = assemble(store=MemoryStore(ids=ids), nodes={node.view().id: node}, images=images, clock=clock, ids=ids)
+        engine = assemble(
+            store=MemoryStore(ids=ids),
+            nodes={node.view().id: node},
+            images=images,
+            volume_disk=MemoryVolumes(clock),
+            clock=clock,
+            ids=ids,
+            vault=MemoryVault(),
+        )
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(str(path))
         async with engine.running(), listening(native_door(engine, LocalCallers(), started_at=0.0), sock):

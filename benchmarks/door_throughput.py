@@ -38,6 +38,7 @@ from skerry.testing.node import FakeNode
 from skerry.testing.outputs import MemoryOutput
 from skerry.testing.programs import PROGRAMS
 from skerry.testing.store import MemoryStore
+from skerry.testing.vault import MemoryVault
 from skerry.wire.frames import HEADER, HEADER_SIZE, FrameType, encode_credit, encode_frame
 
 CHUNK = 256 << 10
@@ -65,7 +66,9 @@ async def serve(path: str, total: int, stop: multiprocessing.synchronize.Event) 
     images = MemoryImages(clock=clock, ids=ids)
     async with FakeNode(clock=clock, programs=PROGRAMS) as node:
         store = MemoryStore(ids=ids)
-        engine = assemble(store=store, nodes={node.view().id: node}, images=images, clock=clock, ids=ids)
+        engine = assemble(
+            store=store, nodes={node.view().id: node}, images=images, clock=clock, ids=ids, vault=MemoryVault()
+        )
         door = native_door(engine, LocalCallers(), started_at=clock.now())
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(path)

@@ -16,13 +16,13 @@ import copy
 import difflib
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src/skerry/client/_async"
 TARGET = ROOT / "src/skerry/client/_sync"
-MODULES = ("streams", "processes", "filesystem", "logs", "apps", "images", "volumes", "sandboxes")
+MODULES = ("streams", "processes", "filesystem", "logs", "apps", "images", "volumes", "secrets", "sandboxes")
 FACADES = frozenset(
     {
         "StreamReader",
@@ -34,6 +34,8 @@ FACADES = frozenset(
         "App",
         "Image",
         "Volume",
+        "Secret",
+        "SecretManager",
         "Sandbox",
     }
 )
@@ -127,7 +129,7 @@ def _imports(tree: ast.Module, name: str) -> list[ast.stmt]:
             f"from skerry.client._async import {name} as source\n"
             "from skerry.client import loop as background\n"
             "from skerry.client.facade import Block, Facade, IterMethod, Method, dual, dual_iter, unwrap\n"
-            "from skerry.client.facade import unwrap_values\n"
+            "from skerry.client.facade import unwrap_all, unwrap_values\n"
             "from typing import overload, Any, Self\n"
         ).body
     )
@@ -162,10 +164,22 @@ def _facade(node: ast.ClassDef) -> list[ast.stmt]:
             ).body
         else:
             body += _method(node.name, method)
+    body[1:1] = [one for member in node.body for one in _shared_object(node.name, member)]
     made = ast.parse(f"class {node.name}({', '.join(bases)}): pass").body[0]
     assert isinstance(made, ast.ClassDef)
     made.body = body
     return [*before, made]
+
+
+def _shared_object(owner: str, member: ast.stmt) -> list[ast.stmt]:
+    """Return the facade of an object that belongs to a whole class, such as a manager."""
+    if not isinstance(member, ast.Assign) or not isinstance(member.value, ast.Call):
+        return []
+    kind = ast.unparse(member.value.func)
+    if kind not in FACADES:
+        return []
+    name = ast.unparse(member.targets[0])
+    return ast.parse(f"{name} = {kind}._wrap(source.{owner}.{name})").body
 
 
 def _method(owner: str, method: Function) -> list[ast.stmt]:
@@ -245,9 +259,10 @@ def _overloaded(owner: str, method: Function, overloads: list[Function]) -> list
     body: list[ast.stmt] = [ast.Expr(ast.Constant(ast.get_docstring(method, clean=False) or method.name))]
     body += ast.parse(f"def __init__(self, inner: source.{owner}) -> None:\n    self._inner = inner").body
     arguments = _arguments(method)
+    as_given = _arguments(method, passed=lambda arg: arg.arg)  # `_do` unwraps them
     for form, call in (("__call__", "background.run"), ("aio", "await background.bridge")):
         for one in [*overloads, method]:
-            made = _with_body(one, "..." if one is not method else f"return {call}(self._do, {arguments})", doc=False)
+            made = _with_body(one, "..." if one is not method else f"return {call}(self._do, {as_given})", doc=False)
             made.name = form
             plain = form == "__call__"
             body.append(_as_plain(made) if plain else made)
@@ -283,17 +298,20 @@ def _result(expression: str, returns: ast.expr | None) -> str:
 def _wrapped(expression: str, returns: ast.expr) -> str:
     base = returns.value if isinstance(returns, ast.Subscript) else returns
     name = ast.unparse(base)
+    if isinstance(returns, ast.Subscript) and name == "builtins.list" and ast.unparse(returns.slice) in FACADES:
+        return f"[{ast.unparse(returns.slice)}._wrap(one) for one in {expression}]"
     return f"{name}._wrap({expression})" if name in FACADES else expression
 
 
-def _arguments(method: Function) -> str:
+def _arguments(method: Function, passed: Callable[[ast.arg], str] | None = None) -> str:
     """Return the call that passes every parameter on."""
+    passed = passed or _passed
     spec = method.args
     plain = [arg for arg in (*spec.posonlyargs, *spec.args) if arg.arg != "self"]
-    parts = [_passed(arg) for arg in plain]
+    parts = [passed(arg) for arg in plain]
     if spec.vararg:
         parts.append(f"*{spec.vararg.arg}")
-    parts += [f"{arg.arg}={_passed(arg)}" for arg in spec.kwonlyargs]
+    parts += [f"{arg.arg}={passed(arg)}" for arg in spec.kwonlyargs]
     if spec.kwarg:
         parts.append(f"**{spec.kwarg.arg}")
     return ", ".join(parts)
@@ -303,6 +321,8 @@ def _passed(arg: ast.arg) -> str:
     annotation = "" if arg.annotation is None else ast.unparse(arg.annotation)
     if any(annotation.removesuffix(" | None").endswith(f", {name}]") for name in FACADES):
         return f"unwrap_values({arg.arg})"
+    if any(annotation == f"Collection[{name}] | None" for name in FACADES):
+        return f"unwrap_all({arg.arg})"
     return f"unwrap({arg.arg})" if annotation.removesuffix(" | None") in FACADES else arg.arg
 
 

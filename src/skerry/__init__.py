@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from skerry.client._sync.logs import LogReader, SandboxLogs
     from skerry.client._sync.processes import ContainerProcess
     from skerry.client._sync.sandboxes import Sandbox
+    from skerry.client._sync.secrets import Secret, SecretManager
     from skerry.client._sync.streams import StreamReader, StreamWriter
     from skerry.client._sync.volumes import Volume
     from skerry.client.buildlog import enable_output
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from skerry.client.fileinfo import FileInfo
     from skerry.client.filewatch import FileWatchEvent, FileWatchEventType
     from skerry.client.logentry import LogEntry
+    from skerry.client.secretinfo import SecretInfo
     from skerry.client.stream_type import StreamType
     from skerry.model.errors import Error
     from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
@@ -55,6 +57,9 @@ _HOMES = {
     "SandboxFilesystem": "skerry.client._sync.filesystem",
     "SandboxLogs": "skerry.client._sync.logs",
     "SandboxReason": "skerry.model.exits",
+    "Secret": "skerry.client._sync.secrets",
+    "SecretInfo": "skerry.client.secretinfo",
+    "SecretManager": "skerry.client._sync.secrets",
     "StreamReader": "skerry.client._sync.streams",
     "StreamType": "skerry.client.stream_type",
     "StreamWriter": "skerry.client._sync.streams",
@@ -84,6 +89,9 @@ __all__ = [
     "SandboxFilesystem",
     "SandboxLogs",
     "SandboxReason",
+    "Secret",
+    "SecretInfo",
+    "SecretManager",
     "StreamReader",
     "StreamType",
     "StreamWriter",

@@ -17,6 +17,7 @@ from skerry.client._async.images import Image
 from skerry.client._async.logs import LogReader, SandboxLogs
 from skerry.client._async.processes import ContainerProcess
 from skerry.client._async.sandboxes import Sandbox
+from skerry.client._async.secrets import Secret, SecretManager
 from skerry.client._async.streams import OutputDroppedWarning, StreamReader, StreamWriter
 from skerry.client._async.volumes import Volume
 from skerry.client.buildlog import enable_output
@@ -24,6 +25,7 @@ from skerry.client.client import Client, connect
 from skerry.client.fileinfo import FileInfo
 from skerry.client.filewatch import FileWatchEvent, FileWatchEventType
 from skerry.client.logentry import LogEntry
+from skerry.client.secretinfo import SecretInfo
 from skerry.client.stream_type import StreamType
 
 __all__ = [
@@ -40,6 +42,9 @@ __all__ = [
     "Sandbox",
     "SandboxFilesystem",
     "SandboxLogs",
+    "Secret",
+    "SecretInfo",
+    "SecretManager",
     "StreamReader",
     "StreamType",
     "StreamWriter",

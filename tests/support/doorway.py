@@ -20,6 +20,7 @@ from skerry.testing.ids import CountingIds
 from skerry.testing.images import MemoryImages
 from skerry.testing.node import FakeNode
 from skerry.testing.store import MemoryStore
+from skerry.testing.vault import MemoryVault
 from skerry.testing.volumes import MemoryVolumes
 
 
@@ -63,6 +64,7 @@ async def opened_door(folder: Path, places: Places | None = None) -> AsyncIterat
             volume_disk=MemoryVolumes(clock),
             clock=clock,
             ids=ids,
+            vault=MemoryVault(),
         )
         app = native_door(engine, LocalCallers(), started_at=clock.now())
         path = folder / "v1.sock"

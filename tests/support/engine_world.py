@@ -16,6 +16,7 @@ from skerry.testing.ids import CountingIds
 from skerry.testing.images import MemoryImages
 from skerry.testing.node import FakeNode
 from skerry.testing.store import MemoryStore
+from skerry.testing.vault import MemoryVault
 from skerry.testing.volumes import MemoryVolumes
 
 
@@ -26,6 +27,7 @@ class World:
     clock: VirtualClock = field(default_factory=VirtualClock)
     ids: CountingIds = field(default_factory=CountingIds)
     bounds: Bounds = field(default_factory=Bounds)
+    vault: MemoryVault = field(default_factory=MemoryVault)
     node: FakeNode = field(init=False)
     store: MemoryStore = field(init=False)
     images: MemoryImages = field(init=False)
@@ -47,6 +49,7 @@ class World:
             volume_disk=self.volumes,
             clock=self.clock,
             ids=self.ids,
+            vault=self.vault,
             bounds=self.bounds,
         )
         async with engine.running():

@@ -22,6 +22,7 @@ from skerry.node.node import Node
 from skerry.node.output_quota import NodeQuota
 from skerry.node.records import Records
 from skerry.testing.backend import FakeBackend, FakeCgroups, FakeMachine
+from skerry.testing.vault import MemoryVault
 from skerry.testing.volumes import FakeMounts
 from skerry.wire.frames import HEADER_SIZE, TO_AGENT, FrameType, encode_end, encode_frame, split_frames
 from skerry.wire.messages import VERSION, Hello, Ready, decode, encode
@@ -165,6 +166,7 @@ class World:
         self.fault = NO_FAULT
         self.streams: dict[int, list[int]] = {}
         self.quota = NodeQuota(lambda: 1 << 40)
+        self.vault = MemoryVault()
         self._nodes: list[Node] = []
 
     async def node(self) -> Node:
@@ -174,6 +176,7 @@ class World:
             cgroups=Between(self.cgroups, self),
             network=Between(self.network, self),
             records=Between(Records(self.folder / "records"), self),
+            vault=self.vault,
             quota=self.quota,
             trust=NoTrust(),
             volumes=FakeMounts(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import string
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from skerry.node.node import Node
 from skerry.node.output_quota import NodeQuota, free_bytes_of
 from skerry.node.processes import NodeProcess
 from skerry.node.records import Records
+from skerry.store.vault import Vault
 from skerry.volumes.folder import VolumeFolder
 
 IDS = RandomIds()
@@ -110,6 +112,7 @@ def make_machinery(folder: Path, prefix: str) -> Machinery:
         cgroups=cgroups.detect(f"skerry-{prefix}"),
         network=Network(settings),
         records=Records(folder / "records"),
+        vault=Vault(folder / "keys", now=time.time),
         quota=NodeQuota(free_bytes_of(folder)),
         trust=TrustFolder(folder / "trust"),
         volumes=volumes,

@@ -20,6 +20,7 @@ from skerry.testing.ids import CountingIds
 from skerry.testing.images import MemoryImages
 from skerry.testing.node import FakeNode
 from skerry.testing.store import MemoryStore
+from skerry.testing.vault import MemoryVault
 from skerry.testing.volumes import MemoryVolumes
 
 T = TypeVar("T")
@@ -122,6 +123,7 @@ async def _world(folder: Path) -> AsyncIterator[ServedDoor]:
             volume_disk=MemoryVolumes(clock),
             clock=clock,
             ids=ids,
+            vault=MemoryVault(),
         )
         async with engine.running():
             yield ServedDoor(folder / "v1.sock", asyncio.get_running_loop(), engine, node, clock, images)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from skerry.apps.settings import Settings
 from skerry.engine.interfaces import Clock, DataFolders, ImageFiles, Images, NodeHandle, Store, VolumeDisk
 from skerry.model.ids import Ids, NodeId
+from skerry.store.vault import Vault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Ground:
     store: Store
     clock: Clock
     ids: Ids
+    vault: Vault
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from skerry.model.errors import ConflictError, Error
 from skerry.model.events import Events
 from skerry.model.ids import Ids, RandomIds
 from skerry.store.sqlite.store import SqliteStore
+from skerry.store.vault import Vault
 
 log = Events("skerry.server")
 
@@ -60,7 +61,8 @@ async def serve(settings: Settings, open_parts: OpenParts = node_parts, *, clock
     store = await _open_store(settings, ids)
     try:
         configure(settings.log, foreground=settings.foreground)
-        ground = Ground(settings=settings, store=store, clock=clock, ids=ids)
+        vault = Vault(settings.key_file, now=clock.now)
+        ground = Ground(settings=settings, store=store, clock=clock, ids=ids, vault=vault)
         async with open_parts(ground) as parts:
             engine = assemble(
                 store=store,
@@ -70,6 +72,7 @@ async def serve(settings: Settings, open_parts: OpenParts = node_parts, *, clock
                 volume_bytes=settings.volume_bytes,
                 clock=clock,
                 ids=ids,
+                vault=vault,
                 image_files=parts.image_files,
                 image_bounds=settings.images,
                 data_folders=parts.data_folders,

@@ -83,6 +83,7 @@ def _machinery(ground: Ground, backend: GvisorBackend, volumes: VolumeFolder) ->
         cgroups=cgroups.detect(f"skerry{instance}"),
         network=Network(NetworkSettings(prefix=f"sk{instance}")),
         records=Records(runtime / "records"),
+        vault=ground.vault,
         quota=NodeQuota(free_bytes_of(data)),
         trust=_trust(data / "trust"),
         volumes=volumes,

@@ -19,6 +19,7 @@ from skerry.wire.native import SOCKET_NAME
 IDLE_S: Final = 600.0
 IMAGES_GIB: Final = "SKERRY_IMAGES_GIB"
 IMAGES_DAYS: Final = "SKERRY_IMAGES_DAYS"
+KEY_FILE: Final = "SKERRY_KEY_FILE"
 ENDED_DAYS: Final = "SKERRY_ENDED_DAYS"
 ENDED_MAX: Final = "SKERRY_ENDED_MAX"
 VOLUME_GIB: Final = "SKERRY_VOLUME_GIB"
@@ -37,6 +38,7 @@ class Settings:
 
     runtime_dir: Path = Path(places.RUNTIME_DIR)
     data_dir: Path = Path(places.DATA_DIR)
+    keys: Path | None = None
     group: str | None = None
     foreground: bool = False
     idle_s: float = IDLE_S
@@ -47,6 +49,11 @@ class Settings:
     @property
     def socket(self) -> Path:
         return self.runtime_dir / SOCKET_NAME
+
+    @property
+    def key_file(self) -> Path:
+        """The file of the keys that encrypt secrets."""
+        return self.keys or self.data_dir / places.KEY_FILE
 
     @property
     def log(self) -> Path:
@@ -60,6 +67,7 @@ def from_environment(
     return Settings(
         runtime_dir=places.runtime_dir(environ),
         data_dir=places.data_dir(environ),
+        keys=_key_file(environ),
         group=group,
         foreground=foreground,
         images=_image_bounds(environ),
@@ -73,6 +81,15 @@ def _volume_bytes(environ: Mapping[str, str]) -> int:
     if not VOLUME_GIB_MIN <= gib <= VOLUME_GIB_MAX:
         raise InvalidError(f"{VOLUME_GIB}={gib:g} is not between {VOLUME_GIB_MIN:g} and {VOLUME_GIB_MAX:,}")
     return round(gib * GIB / MIB) * MIB
+
+
+def _key_file(environ: Mapping[str, str]) -> Path | None:
+    text = environ.get(KEY_FILE)
+    if not text:
+        return None
+    if not text.startswith("/"):
+        raise InvalidError(f"{KEY_FILE}={text!r} is relative; give an absolute path")
+    return Path(text)
 
 
 def _image_bounds(environ: Mapping[str, str]) -> ImageBounds:

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "terminate": "skerry.cli.terminate",
     "volume": "skerry.cli.volume",
     "gc": "skerry.cli.gc",
+    "secret": "skerry.cli.secret",
     "server": "skerry.cli.server",
     "doctor": "skerry.cli.doctor",
     "version": "skerry.cli.version",

@@ -40,6 +40,16 @@ def tags(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[
     return _items((f"{key}={value}" for view in _running() for key, value in view.spec.tags.items()), incomplete)
 
 
+def secrets(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    import asyncio
+    import contextlib
+
+    found: list[str] = []
+    with contextlib.suppress(Exception):
+        asyncio.run(_collect_secrets(found))
+    return _items(found, incomplete)
+
+
 def _items(texts: Iterable[str | None], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(text) for text in sorted({text for text in texts if text and text.startswith(incomplete)})]
 
@@ -72,3 +82,13 @@ async def _collect(views: list[SandboxView]) -> None:
             views.append(sandbox.view)
             if len(views) == SHOWN_MAX:
                 return
+
+
+async def _collect_secrets(found: list[str]) -> None:
+    import asyncio
+
+    from skerry import aio
+    from skerry.client._async.secrets import all_views
+
+    async with aio.connect(autostart=False) as client, asyncio.timeout(PATIENCE_S):
+        found += [view.name for view in await all_views(most=SHOWN_MAX, client=client)]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from skerry.cli import completing
-from skerry.cli.options import json_option, mounted, parse_amount, parse_pairs, tag_option, volume_option
+from skerry.cli.options import json_option, mounted, parse_amount, parse_pairs, secret_option, tag_option, volume_option
 
 EXAMPLES = """\b
 Examples:
@@ -26,6 +26,7 @@ Examples:
 @click.option("--apt", multiple=True, metavar="PACKAGE", help="Install a Debian package in the image; repeatable.")
 @click.option("--pip", multiple=True, metavar="PACKAGE", help="Install a Python package in the image; repeatable.")
 @click.option("--env", multiple=True, callback=parse_pairs, metavar="KEY=VALUE", help="Set a variable; repeatable.")
+@secret_option
 @click.option("--timeout", type=float, default=300, show_default=True, help="Lifetime in seconds.")
 @click.option("--idle-timeout", type=float, help="End it when nobody has used it for so many seconds.")
 @click.option("--workdir", metavar="PATH", help="Working directory.")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from skerry.cli import completing
-from skerry.cli.options import detach_keys_option, parse_pairs
+from skerry.cli.options import detach_keys_option, parse_pairs, secret_option
 
 EXAMPLES = """\b
 Examples:
@@ -20,6 +20,7 @@ Examples:
 
 @click.command("exec", epilog=EXAMPLES)
 @click.option("--env", multiple=True, callback=parse_pairs, metavar="KEY=VALUE", help="Set a variable; repeatable.")
+@secret_option
 @click.option("--timeout", type=float, help="Kill it after this many seconds.")
 @click.option("--workdir", metavar="PATH", help="Working directory.")
 @click.option("--user", help="User; default: the sandbox's.")

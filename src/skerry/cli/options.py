@@ -38,6 +38,18 @@ def parse_length(_ctx: click.Context, _param: click.Parameter, value: str | None
     return seconds
 
 
+def secret_option(command: C) -> C:
+    return click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        callback=_stored_secrets,
+        metavar="NAME",
+        shell_complete=completing.secrets,
+        help="Give it the variables of a stored secret; repeatable, later ones win.",
+    )(command)
+
+
 def tag_option(help: str) -> Callable[[C], C]:
     return click.option(
         "--tag",
@@ -97,6 +109,14 @@ def _parse_volumes(
             raise click.BadParameter(f"{value!r} is not of the form NAME:PATH or NAME:PATH:ro")
         parsed.append((name, path, read_only))
     return tuple(parsed)
+
+
+def _stored_secrets(_ctx: click.Context, _param: click.Parameter, names: tuple[str, ...]) -> list[Any]:
+    if not names:
+        return []
+    from skerry import aio
+
+    return [aio.Secret.from_name(name) for name in names]
 
 
 def parse_pairs(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

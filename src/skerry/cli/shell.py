@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from skerry.cli import completing
-from skerry.cli.options import detach_keys_option, parse_amount, parse_pairs
+from skerry.cli.options import detach_keys_option, parse_amount, parse_pairs, secret_option
 
 EXAMPLES = """\b
 Examples:
@@ -40,6 +40,7 @@ class ShellCommand(click.Command):
 @click.option("--block-network", is_flag=True, help="Let it reach nothing, DNS included.")
 @click.option("--host-access/--no-host-access", default=None, help="Pass this machine's package indexes on to it.")
 @click.option("--env", multiple=True, callback=parse_pairs, metavar="KEY=VALUE", help="Set a variable; repeatable.")
+@secret_option
 @click.option("--workdir", metavar="PATH", help="Working directory.")
 @click.option("--user", help="User; default: the sandbox's.")
 @click.option("--attach", metavar="PROCESS", help="Go back to this process instead, as `skerry attach` does.")

@@ -41,6 +41,7 @@ _SETTINGS: Final = (
     "SKERRY_ENDED_DAYS",
     "SKERRY_ENDED_MAX",
     "SKERRY_VOLUME_GIB",
+    "SKERRY_KEY_FILE",
 )
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
@@ -55,6 +55,13 @@ def unwrap_values(values: Mapping[K, Facade[I]] | None) -> Mapping[K, I] | None:
     if not isinstance(values, Mapping):
         return values
     return {key: value._inner if isinstance(value, Facade) else value for key, value in values.items()}
+
+
+def unwrap_all(values: Collection[Facade[I]] | None) -> Collection[I] | None:
+    """Return the asynchronous objects inside; what is no collection of such is left to its user."""
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Collection):
+        return values
+    return [value._inner if isinstance(value, Facade) else value for value in values]
 
 
 class Method(Generic[P, R]):

@@ -19,6 +19,7 @@ SANDBOX_FIELDS: Final[Mapping[str, str]] = {
     "tags": "tags",
     "image": "image",
     "env": "env",
+    "secrets": "secrets",
     "timeout": "lifetime_s",
     "idle_timeout": "idle_timeout_s",
     "workdir": "workdir",
@@ -46,7 +47,6 @@ FILE_FIELDS: Final[Mapping[str, str]] = {"modified_time": "modified", "symlink_t
 
 _NO_CLOUD = "sandboxes run on your own machines, which have no clouds and regions"
 _NO_STORAGE = "storage that outlives a sandbox is a Volume here"
-_NO_SECRETS = "secrets are not there yet; pass values with env="
 _NO_TUNNELS = "ports of a sandbox cannot be reached from outside yet"
 _NO_POLICY = "the network is open or, with block_network=True, closed; lists of what is allowed are not there yet"
 _OLD_TERMINAL = "say pty=True, and pty_size=(rows, columns) where the size matters"
@@ -58,7 +58,6 @@ SANDBOX_IDLE: Final[Mapping[str, str]] = {
     "gpu": "the engine does not pass GPUs to sandboxes yet",
     "cloud": _NO_CLOUD,
     "region": _NO_CLOUD,
-    "secrets": _NO_SECRETS,
     "network_file_systems": _NO_STORAGE,
     "runtime": "say isolation= instead",
     "outbound_cidr_allowlist": _NO_POLICY,
@@ -81,12 +80,11 @@ SANDBOX_IDLE: Final[Mapping[str, str]] = {
     "environment_name": _NO_ENVIRONMENTS,
 }
 EXEC_IDLE: Final[Mapping[str, str]] = {
-    "secrets": _NO_SECRETS,
     "pty_info": _OLD_TERMINAL,
     "_pty_info": _OLD_TERMINAL,
 }
 SET_TAGS_IDLE: Final[Mapping[str, str]] = {"client": "give it where the sandbox is made or found"}
-FROM_NAME_IDLE: Final[Mapping[str, str]] = {"environment_name": _NO_ENVIRONMENTS}
+ENVIRONMENT_IDLE: Final[Mapping[str, str]] = {"environment_name": _NO_ENVIRONMENTS}
 VOLUME_IDLE: Final[Mapping[str, str]] = {
     "environment_name": _NO_ENVIRONMENTS,
     "namespace": _NO_ENVIRONMENTS,
@@ -95,7 +93,7 @@ VOLUME_IDLE: Final[Mapping[str, str]] = {
 APP_IDLE: Final[Mapping[str, str]] = {
     "tags": "an app has none; give them to Sandbox.create",
     "image": "pass image= to Sandbox.create",
-    "secrets": _NO_SECRETS,
+    "secrets": "pass secrets= to Sandbox.create",
     "volumes": "pass volumes= to Sandbox.create",
     "include_source": "functions do not run here, so no source is sent",
     "environment_name": _NO_ENVIRONMENTS,
@@ -118,7 +116,6 @@ IMAGE_IDLE: Final[Mapping[str, str]] = {
 MODULE_IDLE: Final[Mapping[str, str]] = {
     "NetworkFileSystem": _NO_STORAGE,
     "CloudBucketMount": _NO_STORAGE,
-    "Secret": _NO_SECRETS,
     "SandboxSnapshot": _NO_SNAPSHOTS,
     "Probe": "readiness probes are not there yet",
     "Proxy": "static addresses for outgoing traffic are not there",

@@ -35,8 +35,8 @@ def admit(spec: SandboxSpec, machine: NodeView) -> SandboxSpec:
         _check_seconds("idle_timeout_s (`idle_timeout` in the SDK)", spec.idle_timeout_s, limits.IDLE_TIMEOUT_MAX_S)
     _check_resources(spec.resources, machine)
     _check_argv(spec.entrypoint)
-    _check_env(spec.env)
-    _check_env(spec.host_access.env)
+    check_env(spec.env)
+    check_env(spec.host_access.env)
     _check_user(spec.user)
     if spec.terminal is not None:
         _check_terminal(spec.terminal)
@@ -51,7 +51,7 @@ def admit_exec(spec: ExecSpec) -> ExecSpec:
     if not spec.argv:
         raise InvalidError("the command is empty; name at least a program")
     _check_argv(spec.argv)
-    _check_env(spec.env)
+    check_env(spec.env)
     if spec.timeout_s is not None:
         _check_seconds("timeout_s (`timeout` in the SDK)", spec.timeout_s, limits.EXEC_TIMEOUT_MAX_S)
     if spec.user is not None:
@@ -79,7 +79,7 @@ def check_size(rows: int, columns: int) -> None:
 
 def check_name(name: str, *, what: str) -> str:
     """Return a name for people: letters, digits, `-`, `_`, `.`, at most 64 characters; raises InvalidError."""
-    if not name or len(name) > limits.NAME_CHARS or not _plain(name):
+    if not name or len(name) > limits.NAME_CHARS or not plain_name(name):
         raise InvalidError(
             f"{what} {name[: limits.NAME_CHARS + 1]!r} is not a name; "
             f"use 1 to {limits.NAME_CHARS} letters, digits, '-', '_' or '.'"
@@ -92,7 +92,7 @@ def check_tags(tags: Mapping[str, str]) -> None:
     if len(tags) > limits.TAGS_MAX:
         raise InvalidError(f"these are {len(tags)} tags; a sandbox has at most {limits.TAGS_MAX}")
     for key, value in tags.items():
-        if not key or len(key) > limits.TAG_KEY_CHARS or not _plain(key):
+        if not key or len(key) > limits.TAG_KEY_CHARS or not plain_name(key):
             raise InvalidError(
                 f"{key[: limits.TAG_KEY_CHARS + 1]!r} cannot be the key of a tag; "
                 f"use 1 to {limits.TAG_KEY_CHARS} letters, digits, '-', '_' or '.'"
@@ -109,7 +109,8 @@ def _check_sandbox_name(name: str) -> None:
         raise InvalidError(f"the sandbox name {name!r} begins as ids of sandboxes do; take another one")
 
 
-def _plain(text: str) -> bool:
+def plain_name(text: str) -> bool:
+    """Tell whether a text has no characters but those of names."""
     return text.isascii() and all(char.isalnum() or char in "-_." for char in text)
 
 
@@ -169,11 +170,13 @@ def _check_argv(argv: Sequence[str]) -> None:
         )
 
 
-def _check_env(env: Mapping[str, str]) -> None:
+def check_env(env: Mapping[str, str]) -> None:
+    """Raise InvalidError for variables that no process can be given; it never shows a value."""
     size = 0
     for key, value in env.items():
         if not key or "=" in key or "\0" in key:
-            raise InvalidError(f"the environment key {key[:100]!r} is empty or holds '=' or NUL; rename it")
+            shown = "".join(key.partition("=")[:2])[:100]  # what follows may be a value
+            raise InvalidError(f"the environment key {shown!r} is empty or holds '=' or NUL; rename it")
         if "\0" in value:
             raise InvalidError(f"the value of the environment variable {key[:100]!r} holds a NUL character; remove it")
         size += len(_bytes(key)) + len(_bytes(value)) + 2

@@ -14,10 +14,12 @@ from skerry.engine.logs import Logs
 from skerry.engine.processes import Processes
 from skerry.engine.retention import Bounds, Retention
 from skerry.engine.sandboxes import Sandboxes
+from skerry.engine.secrets import Secrets
 from skerry.engine.storage import Storage
 from skerry.engine.tasks import Tasks
 from skerry.engine.trust import Trust
 from skerry.engine.usage import Usage
+from skerry.engine.vaults import Vault
 from skerry.engine.volumes import Volumes
 from skerry.model import limits
 from skerry.model.ids import Ids, ImageId, NodeId
@@ -35,6 +37,7 @@ class Engine:
     files: Files
     volumes: Volumes
     usage: Usage
+    secrets: Secrets
     trust: Trust
     retention: Retention
     storage: Storage
@@ -45,6 +48,7 @@ class Engine:
         """Adopt what lives on the nodes, then follow it until the block ends. Sandboxes outlive the block."""
         async with Tasks() as tasks:
             await self.sandboxes.supervise(tasks)
+            await self.secrets.settle()
             tasks.start(self.retention.run(), name="retention")
             if self.image_retention is not None:
                 tasks.start(self.image_retention.run(), name="image retention")
@@ -58,6 +62,7 @@ def assemble(
     images: Images,
     clock: Clock,
     ids: Ids,
+    vault: Vault,
     volume_disk: VolumeDisk,
     volume_bytes: int = limits.VOLUME_DEFAULT_BYTES,
     bounds: Bounds | None = None,
@@ -74,12 +79,15 @@ def assemble(
         users=lambda volume: sandboxes.users_of(volume),
         size_bytes=volume_bytes,
     )
-    sandboxes = Sandboxes(store=store, nodes=nodes, images=images, volumes=volumes, clock=clock, ids=ids)
+    secrets = Secrets(store=store.secrets, vault=vault, clock=clock, ids=ids)
+    sandboxes = Sandboxes(
+        store=store, nodes=nodes, images=images, volumes=volumes, secrets=secrets, clock=clock, ids=ids
+    )
 
     def in_use() -> Collection[ImageId]:
         return {*sandboxes.images_in_use(), *images.in_use()}
 
-    processes = Processes(sandboxes=sandboxes)
+    processes = Processes(sandboxes=sandboxes, secrets=secrets)
     image_retention = None
     if image_files is not None:
         image_retention = ImageRetention(
@@ -95,6 +103,7 @@ def assemble(
         files=Files(sandboxes=sandboxes),
         volumes=volumes,
         usage=Usage(sandboxes=sandboxes, nodes=nodes, clock=clock),
+        secrets=secrets,
         trust=Trust(),
         retention=retention,
         storage=Storage(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from skerry.engine.vaults import SecretStore
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
 from skerry.model.ids import AppId, CommitId, ImageId, ProcessId, SandboxId, VolumeId
 from skerry.model.nodes import Launch as Launch
@@ -25,6 +26,7 @@ from skerry.model.sandboxes import (
     SandboxView,
     StoredImage,
 )
+from skerry.model.secrets import NO_SECRETS, Hidden
 from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition
 from skerry.model.storage import StoredThing
 from skerry.model.usage import SandboxUsage
@@ -163,10 +165,11 @@ class NodeHandle(Protocol):
 
     def view(self) -> NodeView: ...
 
-    async def start(self, launch: Launch) -> Started:
-        """Return when the sandbox runs. On any failure nothing of it is left, and StartFailedError says the stage.
+    async def start(self, launch: Launch, secrets: Hidden = NO_SECRETS) -> Started:
+        """Return when the sandbox runs; its processes have `secrets` too, below the variables of the spec.
 
-        What it asks for counts in `view()` before the call first waits for anything.
+        On any failure nothing of it is left, and StartFailedError says the stage. What it asks for counts in `view()`
+        before the call first waits for anything.
         """
 
     async def terminate(self, sandbox: SandboxId, reason: SandboxReason = SandboxReason.TERMINATED) -> SandboxExit:
@@ -425,3 +428,6 @@ class Store(Protocol):
 
     async def delete_commit(self, commit: CommitId) -> None:
         """Delete the row; deleting it again changes nothing."""
+
+    @property
+    def secrets(self) -> SecretStore: ...

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from skerry.engine.admission import admit_exec, check_size
-from skerry.engine.interfaces import ProcessHandle
+from skerry.engine.interfaces import NodeHandle, ProcessHandle
 from skerry.engine.sandboxes import Sandboxes
+from skerry.engine.secrets import Secrets
 from skerry.model.errors import InvalidError, NotFoundError
 from skerry.model.ids import PROCESS, ProcessId, SandboxId, is_id
 from skerry.model.sandboxes import ProcessView
+from skerry.model.secrets import SecretAsk
 from skerry.model.specs import ExecSpec
 from skerry.model.text import escaped
 
@@ -24,18 +27,26 @@ SENT_MAX: Final = 10_000
 class Processes:
     """The processes of all sandboxes. What a process has written outlives it, and its sandbox, until retention."""
 
-    def __init__(self, *, sandboxes: Sandboxes) -> None:
+    def __init__(self, *, sandboxes: Sandboxes, secrets: Secrets) -> None:
         self._sandboxes = sandboxes
+        self._secrets = secrets
         self._sent = _Recent(SENT_MAX)
 
-    async def exec(self, sandbox: SandboxId, process: str, spec: ExecSpec) -> ProcessHandle:
+    async def exec(
+        self, sandbox: SandboxId, process: str, spec: ExecSpec, *, secrets: Sequence[SecretAsk] = ()
+    ) -> ProcessHandle:
         """Return the process once it has started; an id that was used before finds that process.
+
+        It has the variables of `secrets` too, below those of the spec.
 
         Raises InvalidError, NotFoundError, SandboxEndedError.
         """
         if not is_id(process, PROCESS):
             raise InvalidError(f"{escaped(process, limit=64)} is no process id; make one as `pr_` and 20 characters")
         node = await self._sandboxes.running_node(sandbox)
+        if secrets and not _knows(node, sandbox, ProcessId(process)):
+            hidden = await self._secrets.resolve(secrets)
+            spec = replace(spec, env={**hidden.reveal(), **spec.env})
         return await node.exec(sandbox, ProcessId(process), admit_exec(spec))
 
     def get(self, sandbox: SandboxId, process: str) -> ProcessHandle:
@@ -74,6 +85,15 @@ class Processes:
         """Resize the terminal of a process; one that has ended is left alone. Raises ConflictError if it has none."""
         check_size(rows, columns)
         await self.get(sandbox, process).resize(rows, columns)
+
+
+def _knows(node: NodeHandle, sandbox: SandboxId, process: ProcessId) -> bool:
+    """Tell whether a request is repeated: its process is found, whatever has become of its secrets meanwhile."""
+    try:
+        node.process(sandbox, process)
+    except NotFoundError:
+        return False
+    return True
 
 
 class _Recent:

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from skerry.engine.admission import admit, check_tags, default_resources
+from skerry.engine.admission import admit, check_env, check_tags, default_resources
 from skerry.engine.adoption import Missed, find, lost, remove_strays
 from skerry.engine.interfaces import Clock, Images, Launch, NodeHandle, NodeView, SandboxEnded, Started, Store
 from skerry.engine.live import Live, ended_error, way
 from skerry.engine.placement import Places
 from skerry.engine.requests import asked, check_key, without_access
+from skerry.engine.secrets import Secrets
 from skerry.engine.tasks import Tasks
 from skerry.engine.volumes import Volumes
 from skerry.model import ids as prefixes
@@ -31,6 +32,7 @@ from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import Ids, ImageId, NodeId, ProcessId, SandboxId, VolumeId
 from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView
+from skerry.model.secrets import Hidden, SecretAsk, sources
 from skerry.model.specs import Resources, SandboxSpec
 from skerry.model.text import escaped
 
@@ -51,6 +53,7 @@ class Sandboxes:
         nodes: Mapping[NodeId, NodeHandle],
         images: Images,
         volumes: Volumes,
+        secrets: Secrets,
         clock: Clock,
         ids: Ids,
     ) -> None:
@@ -58,6 +61,7 @@ class Sandboxes:
         self._nodes = nodes
         self._images = images
         self._volumes = volumes
+        self._secrets = secrets
         self._clock = clock
         self._ids = ids
         self._live: dict[SandboxId, Live] = {}
@@ -95,19 +99,23 @@ class Sandboxes:
         """Return what a sandbox gets that asks for nothing."""
         return default_resources(self._largest_node())
 
-    async def create(self, spec: SandboxSpec, *, idempotency_key: str | None = None) -> SandboxView:
+    async def create(
+        self, spec: SandboxSpec, *, secrets: Sequence[SecretAsk] = (), idempotency_key: str | None = None
+    ) -> SandboxView:
         """Return the sandbox once it runs; with a key that was used before, what the first call made.
 
-        Raises InvalidError, NotFoundError (image, app, volume), AlreadyExistsError (name) and ResourceExhaustedError at
-        once, StartFailedError.
+        Its processes have the variables of `secrets` too, below those of the spec. Raises InvalidError, NotFoundError
+        (image, app, volume, secret), AlreadyExistsError (name) and ResourceExhaustedError at once, StartFailedError.
         """
-        spec = admit(spec, self._largest_node())
+        spec = admit(replace(spec, secrets=sources(secrets)), self._largest_node())
         if idempotency_key is not None:
             check_key(idempotency_key)
             first = self._store.sandbox_by_key(idempotency_key)
             if first is not None:
                 return self._shown(await self._outcome(first, spec))
-        live = await self._record(spec, idempotency_key)
+        hidden = await self._secrets.resolve(secrets)
+        check_env({**hidden.reveal(), **spec.env})
+        live = await self._record(spec, hidden, idempotency_key)
         return self._shown(await self._outcome(live.view, spec))
 
     def get(self, sandbox: SandboxId) -> SandboxView:
@@ -206,7 +214,7 @@ class Sandboxes:
 
     # How a sandbox comes to run
 
-    async def _record(self, spec: SandboxSpec, key: str | None) -> Live:
+    async def _record(self, spec: SandboxSpec, hidden: Hidden, key: str | None) -> Live:
         """Place the sandbox, write its row and begin its start; or return the one that the key made meanwhile."""
         image = self._images.root(spec.image)
         for mount in spec.volumes:
@@ -238,18 +246,18 @@ class Sandboxes:
         if kept.id != sandbox:
             self._withdraw(live)
             return self._live.get(kept.id) or Live(kept)
-        self._owner().start(self._start(live, launch), name=f"start of {sandbox}")
+        self._owner().start(self._start(live, launch, hidden), name=f"start of {sandbox}")
         return live
 
     def _withdraw(self, live: Live) -> None:
         self._places.release(live.view.id)
         self._live.pop(live.view.id, None)
 
-    async def _start(self, live: Live, launch: Launch) -> None:
+    async def _start(self, live: Live, launch: Launch, hidden: Hidden) -> None:
         node = self._nodes[live.view.node]
         self._places.release(live.view.id)  # from here on the node counts it
         try:
-            started = await node.start(launch)
+            started = await node.start(launch, hidden)
         except ResourceExhaustedError as exc:
             await self._discard(live, exc)
         except Exception as exc:

@@ -17,6 +17,7 @@ AppId = NewType("AppId", str)
 NodeId = NewType("NodeId", str)
 VolumeId = NewType("VolumeId", str)
 CommitId = NewType("CommitId", str)
+SecretId = NewType("SecretId", str)
 
 SANDBOX = "sb"
 PROCESS = "pr"
@@ -25,6 +26,7 @@ APP = "ap"
 NODE = "no"
 VOLUME = "vo"
 COMMIT = "vc"
+SECRET = "st"  # noqa: S105 - the prefix of its ids
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _BODY_CHARS = 20

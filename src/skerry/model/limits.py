@@ -26,6 +26,9 @@ NAME_CHARS = 64
 TAGS_MAX = 32
 TAG_KEY_CHARS = 63  # as Modal counts
 TAG_VALUE_CHARS = 256
+SECRETS_MAX = 10_000  # stored
+SECRETS_OF_A_REQUEST = 64
+SECRET_KEY_CHARS = 256
 
 # Processes
 ARGV_BYTES = 64 * KIB  # with a NUL each, as Modal counts

@@ -16,6 +16,7 @@ START_LOCK: Final = "start.lock"
 START_LOG: Final = "start.log"
 # In the data folder.
 SERVER_LOG: Final = "server.log"
+KEY_FILE: Final = "secrets.keys"
 
 
 def runtime_dir(environ: Mapping[str, str]) -> Path:

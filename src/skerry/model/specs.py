@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from skerry.model import limits
 from skerry.model.ids import AppId, ImageId
+from skerry.model.secrets import SecretSource
 from skerry.model.volumes import VolumeMount
 
 
@@ -83,7 +84,8 @@ class SandboxSpec:
     """A sandbox to create. `entrypoint` empty means the image's command, or none: it then waits for its lifetime.
 
     `terminal` is the entrypoint's. `idle_timeout_s` None means that only the lifetime ends what nobody uses. `name` is
-    its own among the sandboxes of its app that have not ended; `tags` are the caller's, and may be changed later.
+    its own among the sandboxes of its app that have not ended; `tags` are the caller's, and may be changed later. What
+    `secrets` hold is no part of it.
     """
 
     image: ImageId
@@ -92,6 +94,7 @@ class SandboxSpec:
     name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[SecretSource, ...] = ()
     workdir: str | None = None
     user: str = "root"
     terminal: Terminal | None = None

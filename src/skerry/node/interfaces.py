@@ -8,7 +8,17 @@ from typing import Protocol
 
 from skerry.model.ids import SandboxId, VolumeId
 from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, Nic
+from skerry.model.secrets import Sealed
 from skerry.model.usage import MemberUsage
+
+
+class Vault(Protocol):
+    """Encrypts what is written down, with keys that lie elsewhere."""
+
+    def seal(self, plain: bytes, context: str) -> Sealed: ...
+
+    def open(self, sealed: Sealed, context: str) -> bytes:
+        """Raises ConflictError if the key is gone, or if it was changed."""
 
 
 class Member(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from skerry.node.interfaces import Backend, Cgroups, VolumeMounts
+from skerry.node.interfaces import Backend, Cgroups, Vault, VolumeMounts
 from skerry.node.network.network import Network
 from skerry.node.output_quota import NodeQuota
 from skerry.node.records import Records
@@ -27,6 +27,7 @@ class Machinery:
     cgroups: Cgroups
     network: Network
     records: Records
+    vault: Vault
     quota: NodeQuota
     trust: TrustImages
     volumes: VolumeMounts

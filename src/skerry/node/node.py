@@ -14,6 +14,7 @@ from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
 from skerry.model.ids import NodeId, ProcessId, SandboxId
 from skerry.model.nodes import Launch, NodeView, SandboxEnded, Started
+from skerry.model.secrets import NO_SECRETS, Hidden
 from skerry.model.specs import ExecSpec
 from skerry.model.text import escaped
 from skerry.model.usage import SandboxUsage
@@ -93,9 +94,9 @@ class Node:
             sandboxes_max=self._sandboxes_max,
         )
 
-    async def start(self, launch: Launch) -> Started:
+    async def start(self, launch: Launch, secrets: Hidden = NO_SECRETS) -> Started:
         """Return when the sandbox runs; on any failure nothing of it is left."""
-        supervisor = self._supervisor(launch)
+        supervisor = self._supervisor(launch, secrets)
         self._live[launch.sandbox] = supervisor
         try:
             started = await supervisor.start()
@@ -207,8 +208,8 @@ class Node:
         supervisor = self._live.get(sandbox)
         return supervisor.table if supervisor is not None else self._kept.table(sandbox)
 
-    def _supervisor(self, launch: Launch) -> Supervisor:
-        return Supervisor(launch, self._machinery, on_ended=self._settle)
+    def _supervisor(self, launch: Launch, secrets: Hidden = NO_SECRETS) -> Supervisor:
+        return Supervisor(launch, self._machinery, secrets, on_ended=self._settle)
 
     def _supervise(self, supervisor: Supervisor) -> None:
         self._own(self._watch(supervisor), name=f"watch {supervisor.id}")

@@ -20,10 +20,14 @@ from skerry.model.ids import ProcessId, SandboxId
 from skerry.model.members import MemberRecord
 from skerry.model.nodes import Launch
 from skerry.model.sandboxes import Stage
+from skerry.model.secrets import Sealed
 
 
 class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A live sandbox. `secrets` are those that its agent may ask for at the next attach, the likeliest first."""
+    """A live sandbox. `secrets` are those that its agent may ask for at the next attach, the likeliest first.
+
+    `env` is what its processes start with, but for what came from the caller's secrets: that is in `sealed`.
+    """
 
     sandbox: SandboxId
     member: MemberRecord
@@ -33,6 +37,7 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...]
     launch: Launch
     env: Mapping[str, str]
+    sealed: Sealed | None = None
 
 
 class Records:

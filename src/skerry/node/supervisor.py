@@ -32,6 +32,7 @@ from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
 from skerry.model.ids import ProcessId
 from skerry.model.nodes import Launch, SandboxEnded, Started
 from skerry.model.sandboxes import ProcessView
+from skerry.model.secrets import NO_SECRETS, Hidden
 from skerry.model.specs import ExecSpec, HostAccess, Resources
 from skerry.model.text import escaped
 from skerry.model.usage import SandboxUsage
@@ -40,7 +41,7 @@ from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import LinkLost, Lost
 from skerry.node.archives import pack_build
 from skerry.node.ends import Seen, sandbox_exit
-from skerry.node.environment import process_defaults
+from skerry.node.environment import kept_environment, process_defaults, whole_environment
 from skerry.node.happenings import AgentGone, AgentSilent, Asked, EntrypointEnded, Happening, Leave
 from skerry.node.holdings import AGENT_S, Holdings
 from skerry.node.idle import IdleClock
@@ -76,6 +77,7 @@ class Supervisor:
         self,
         launch: Launch,
         machinery: Machinery,
+        secrets: Hidden = NO_SECRETS,
         *,
         on_ended: Callable[[SandboxEnded], None],
         now: Callable[[], float] = time.time,
@@ -107,7 +109,8 @@ class Supervisor:
         self._left = False
         self._secret = b""
         self._started_at = 0.0
-        self._defaults = process_defaults(launch.image.config, launch.spec)
+        self._secrets = secrets
+        self._defaults = process_defaults(launch.image.config, launch.spec, secrets)
 
     # Its life
 
@@ -264,6 +267,7 @@ class Supervisor:
 
     def _record(self, waterfall: Waterfall) -> None:
         assert self._holdings.member is not None
+        env, sealed = kept_environment(self._defaults.env, self._secrets, self._machinery.vault, self.id)
         self._machinery.records.put(
             SandboxRecord(
                 sandbox=self.id,
@@ -273,7 +277,8 @@ class Supervisor:
                 started_at=self._started_at,
                 stages=tuple(waterfall.stages),
                 launch=without_access(self._launch),
-                env=self._defaults.env,
+                env=env,
+                sealed=sealed,
             )
         )
 
@@ -292,7 +297,8 @@ class Supervisor:
     async def take_over(self, record: SandboxRecord) -> bool:
         """Take up a sandbox that an earlier node started; False if it has ended meanwhile (`ended` then says how)."""
         self._started_at = record.started_at
-        self._defaults = replace(self._defaults, env=dict(record.env))
+        env = whole_environment(record.env, record.sealed, self._machinery.vault, self.id)
+        self._defaults = replace(self._defaults, env=env)
         self.started = Started(started_at=record.started_at, stages=record.stages)
         records = self._machinery.records
         end = await Adoption(record, self._holdings, self.table, records, now=self._now).run()

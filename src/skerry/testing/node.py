@@ -17,6 +17,7 @@ from skerry.model.errors import NotFoundError, SandboxEndedError
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
 from skerry.model.ids import NodeId, ProcessId, SandboxId
 from skerry.model.sandboxes import ProcessView, Stage
+from skerry.model.secrets import NO_SECRETS, Hidden
 from skerry.model.specs import ExecSpec
 from skerry.model.usage import SandboxUsage
 from skerry.testing.files import MemoryFiles
@@ -34,6 +35,7 @@ class FakeSandbox:
     """One sandbox of a fake node."""
 
     launch: Launch
+    secrets: Hidden
     files: MemoryFiles
     ended: asyncio.Future[SandboxEnded]
     started: Started | None = None
@@ -95,8 +97,8 @@ class FakeNode:
             sandboxes_max=sandboxes_max,
         )
 
-    async def start(self, launch: Launch) -> Started:
-        box = FakeSandbox(launch, MemoryFiles(self._clock), asyncio.get_running_loop().create_future())
+    async def start(self, launch: Launch, secrets: Hidden = NO_SECRETS) -> Started:
+        box = FakeSandbox(launch, secrets, MemoryFiles(self._clock), asyncio.get_running_loop().create_future())
         self._sandboxes[launch.sandbox] = box
         try:
             await self.hold_starts.wait()
@@ -248,7 +250,7 @@ class FakeNode:
             started_at=self._clock.now(),
             terminal=spec.terminal is not None,
         )
-        env = {**box.launch.image.config.env, **box.launch.spec.env, **spec.env}
+        env = {**box.launch.image.config.env, **box.secrets.reveal(), **box.launch.spec.env, **spec.env}
         made = box.processes[process] = FakeProcess(view, spec, env=env, files=box.files.contents, clock=self._clock)
         running = made.run(self._programs.get(spec.argv[0], not_found))
         if process != box.launch.entrypoint:

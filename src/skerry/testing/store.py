@@ -11,6 +11,7 @@ from skerry.model.ids import APP, AppId, CommitId, Ids, ImageId, SandboxId, Volu
 from skerry.model.sandboxes import EndedRow, ImageView, SandboxFilter, SandboxView, name_taken
 from skerry.model.specs import HostAccess, ImageDefinition
 from skerry.model.volumes import CommitView, VolumeView
+from skerry.testing.vault import MemorySecrets
 
 
 class MemoryStore:
@@ -25,6 +26,7 @@ class MemoryStore:
         self._volumes: dict[VolumeId, VolumeView] = {}
         self._commits: dict[CommitId, CommitView] = {}
         self._commit_keys: dict[str, CommitId] = {}
+        self.secrets = MemorySecrets()
 
     def close(self) -> None:
         """Nothing to do."""

@@ -86,6 +86,14 @@ class Terminal(Payload, frozen=True, kw_only=True):
     term: str
 
 
+class SecretSource(Payload, frozen=True, kw_only=True):
+    """Secret variables: a stored secret by its name, or values that come with the request."""
+
+    name: str | None = None
+    required_keys: tuple[str, ...] = ()
+    env: dict[str, str] | None = None
+
+
 class OpenExec(Payload, frozen=True, kw_only=True, tag_field="op", tag="exec"):
     """Start a process, or find the one that this id started before."""
 
@@ -93,6 +101,7 @@ class OpenExec(Payload, frozen=True, kw_only=True, tag_field="op", tag="exec"):
     process: str
     argv: tuple[str, ...]
     env: dict[str, str] = {}
+    secrets: tuple[SecretSource, ...] = ()
     workdir: str | None = None
     user: str | None = None
     timeout_s: float | None = None

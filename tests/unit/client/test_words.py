@@ -27,7 +27,7 @@ CALLS: list[tuple[Callable[..., Any], list[str], Any]] = [
     (
         aio.Sandbox.from_name,
         "app_name name environment_name include_terminated client".split(),
-        words.FROM_NAME_IDLE,
+        words.ENVIRONMENT_IDLE,
     ),
     (aio.Sandbox.set_tags, ["tags", "client"], {}),
     (
@@ -58,7 +58,7 @@ def test_what_asks_for_something_is_refused_with_the_reason(name: str) -> None:
 
 def test_what_asks_for_nothing_passes() -> None:
     words.refuse_idle("Sandbox.create", dict.fromkeys(words.SANDBOX_IDLE), words.SANDBOX_IDLE)
-    words.refuse_idle("Sandbox.create", {"secrets": [], "pty_info": None, "h2_ports": []}, words.SANDBOX_IDLE)
+    words.refuse_idle("Sandbox.create", {"custom_domain": "", "pty_info": None, "h2_ports": []}, words.SANDBOX_IDLE)
 
 
 def test_a_misspelt_parameter_is_an_error_of_the_caller() -> None:

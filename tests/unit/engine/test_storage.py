@@ -32,6 +32,7 @@ async def engine_with_files(world: World, folder: Path) -> AsyncIterator[tuple[E
         images=world.images,
         volume_disk=world.volumes,
         clock=world.clock,
+        vault=world.vault,
         ids=world.ids,
         image_files=files,
     )

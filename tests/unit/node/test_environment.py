@@ -14,7 +14,7 @@ TRUST = f"{TRUST_MOUNT}/{TRUST_FILE}"
 def test_later_layers_win() -> None:
     config = ImageConfig(env={"TZ": "image", "LANG": "image", "PIP_INDEX_URL": "image"})
     access = HostAccess(env={"LANG": "machine", "PIP_INDEX_URL": "machine", "GOPROXY": "machine"})
-    env = sandbox_environment(config, access, {"GOPROXY": "sandbox"})
+    env = sandbox_environment(config, access, {}, {"GOPROXY": "sandbox"})
     assert env.pop("PATH").endswith("/bin")
     assert env == {"TZ": "image", "LANG": "machine", "PIP_INDEX_URL": "machine", "GOPROXY": "sandbox"}
 

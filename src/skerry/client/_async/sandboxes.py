@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import asdict
 from typing import Any, Literal, Self, overload
 
@@ -13,6 +13,7 @@ from skerry.client._async.filesystem import SandboxFilesystem
 from skerry.client._async.images import Image
 from skerry.client._async.logs import SandboxLogs
 from skerry.client._async.processes import ContainerProcess, resize
+from skerry.client._async.secrets import Secret, as_bodies, sources
 from skerry.client._async.starts import Start, mounts, spec
 from skerry.client._async.streams import StreamReader, StreamWriter
 from skerry.client._async.volumes import Volume
@@ -77,6 +78,7 @@ class Sandbox:
         tags: Mapping[str, str] | None = None,
         image: Image | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         timeout: float | None = 300,
         idle_timeout: float | None = None,
         workdir: str | None = None,
@@ -95,7 +97,7 @@ class Sandbox:
         """Return a running sandbox in which `args` were started.
 
         Its `name` is its own among the sandboxes of its app that have not ended, else AlreadyExistsError is raised; see
-        `from_name`. `tags` are for `list`.
+        `from_name`. `tags` are for `list`. What `secrets` hold is shown nowhere; later ones win, and `env` over all.
 
         Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over, or until
         nobody has used it for `idle_timeout` seconds: no exec runs, no stream is open, no file is read or written.
@@ -110,6 +112,7 @@ class Sandbox:
         body = spec(args, env, timeout, idle_timeout, workdir, user, cpu, memory, block_network, isolation, terminal)
         body["name"] = arguments.sandbox_name(name, call="Sandbox.create")
         body["tags"] = arguments.tags(tags, call="Sandbox.create")
+        body["secrets"] = as_bodies(sources(secrets, call="Sandbox.create"))
         chosen = resolve(client)
         connection = await chosen.connection()
         await connection.reach()
@@ -144,7 +147,7 @@ class Sandbox:
 
         With `include_terminated` the one that ended last is returned where none runs. `None` means outside all apps.
         """
-        words.refuse_idle("Sandbox.from_name", idle, words.FROM_NAME_IDLE)
+        words.refuse_idle("Sandbox.from_name", idle, words.ENVIRONMENT_IDLE)
         app_id = None if app_name is None else (await App.lookup(app_name, client=client)).app_id
         async for sandbox in Sandbox.list(app_id=app_id, name=name, include_ended=include_terminated, client=client):
             if sandbox.view.spec.app == app_id:
@@ -308,6 +311,7 @@ class Sandbox:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -325,6 +329,7 @@ class Sandbox:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -341,6 +346,7 @@ class Sandbox:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -366,6 +372,7 @@ class Sandbox:
             process=self._client.ids.new(PROCESS),
             argv=arguments.argv(args, call="Sandbox.exec"),
             env=terminals.with_colours(arguments.environment(env, call="Sandbox.exec"), terminal),
+            secrets=sources(secrets, call="Sandbox.exec"),
             workdir=arguments.workdir(workdir, call="Sandbox.exec"),
             user=user,
             timeout_s=arguments.exec_timeout(timeout),

@@ -7,7 +7,8 @@ even be sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from skerry.model import limits
@@ -50,6 +51,42 @@ def environment(env: Mapping[str, str | None] | None, *, call: str) -> dict[str,
     if total > limits.ENV_BYTES:
         raise InvalidError(f"{call}: the environment has {total} bytes, at most {limits.ENV_BYTES} are allowed")
     return clean
+
+
+def secret_env(env: object, *, call: str) -> dict[str, str]:
+    """Return the variables of a secret; no message shows a value, or a key that may be one."""
+    if not isinstance(env, Mapping):
+        raise InvalidError(f"{call}: the variables are a {type(env).__name__}; give a dict of strings")
+    clean: dict[str, str] = {}
+    for index, (key, value) in enumerate(env.items()):
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key or not key.isprintable():
+            raise InvalidError(f"{call}: key {index + 1} cannot be the name of a variable: a text without '=' and NUL")
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise InvalidError(f"{call}: the value of {key!r} is a {type(value).__name__}; give a string")
+        if "\0" in value or not _is_utf8(value):
+            raise InvalidError(f"{call}: the value of {key!r} holds a NUL character, or is not valid UTF-8")
+        clean[key] = value
+    return clean
+
+
+def local_environ(keys: object, *, call: str) -> dict[str, str]:
+    """Return variables of this program; one that is not set raises InvalidError."""
+    wanted = names(keys, "env_keys")
+    missing = [key for key in wanted if key not in os.environ]
+    if missing:
+        raise InvalidError(f"{call}: {', '.join(map(repr, missing))} is not set in the environment of this program")
+    return {key: os.environ[key] for key in wanted}
+
+
+def names(given: object, what: str) -> tuple[str, ...]:
+    """Return a collection of names."""
+    if isinstance(given, str) or not isinstance(given, Collection):
+        raise InvalidError(f"Secret: {what} is a {type(given).__name__}; give a list of names")
+    if not all(isinstance(one, str) and _is_utf8(one) for one in given):
+        raise InvalidError(f"Secret: {what} has something that is no name; give a list of strings")
+    return tuple(given)
 
 
 def sandbox_name(value: object, *, call: str) -> str | None:
@@ -148,6 +185,14 @@ def _pair(value: object, name: str, unit: str) -> tuple[float, float | None]:
             f"Sandbox.create: {name}={value!r}: a request is not negative and a limit not below its request"
         )
     return request, limit
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _utf8(text: str, what: str) -> bytes:

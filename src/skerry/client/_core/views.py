@@ -10,6 +10,7 @@ import msgspec
 from skerry.model.errors import Error, InternalError, from_wire
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
 from skerry.model.sandboxes import ImageView, KeptOutput, ProcessView, SandboxView
+from skerry.model.secrets import SecretView
 from skerry.model.storage import StoredThing
 from skerry.model.usage import SandboxUsage
 from skerry.model.volumes import CommitView, VolumeView
@@ -57,6 +58,10 @@ def volume(answer: object) -> VolumeView:
 
 def commit(answer: object) -> CommitView:
     return _convert(answer, CommitView)
+
+
+def secret(answer: object) -> SecretView:
+    return _convert(answer, SecretView)
 
 
 def process_exit(frame: native.Exit) -> ProcessExit:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Literal, Self, overload
 
 from skerry.client import loop as background
@@ -14,10 +14,11 @@ from skerry.client._sync.filesystem import SandboxFilesystem
 from skerry.client._sync.images import Image
 from skerry.client._sync.logs import SandboxLogs
 from skerry.client._sync.processes import ContainerProcess
+from skerry.client._sync.secrets import Secret
 from skerry.client._sync.streams import StreamReader, StreamWriter
 from skerry.client._sync.volumes import Volume
 from skerry.client.client import Client
-from skerry.client.facade import Facade, IterMethod, Method, dual, unwrap, unwrap_values
+from skerry.client.facade import Facade, IterMethod, Method, dual, unwrap, unwrap_all, unwrap_values
 from skerry.client.stream_type import StreamType
 from skerry.model.exits import SandboxExit
 from skerry.model.sandboxes import ProcessView, SandboxView
@@ -46,6 +47,7 @@ class _Sandbox_exec:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -63,6 +65,7 @@ class _Sandbox_exec:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -79,6 +82,7 @@ class _Sandbox_exec:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -94,6 +98,7 @@ class _Sandbox_exec:
             timeout=timeout,
             workdir=workdir,
             env=env,
+            secrets=secrets,
             user=user,
             pty=pty,
             pty_size=pty_size,
@@ -111,6 +116,7 @@ class _Sandbox_exec:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -128,6 +134,7 @@ class _Sandbox_exec:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -144,6 +151,7 @@ class _Sandbox_exec:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -159,6 +167,7 @@ class _Sandbox_exec:
             timeout=timeout,
             workdir=workdir,
             env=env,
+            secrets=secrets,
             user=user,
             pty=pty,
             pty_size=pty_size,
@@ -175,6 +184,7 @@ class _Sandbox_exec:
         timeout: float | None = None,
         workdir: str | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         user: str | None = None,
         pty: bool = False,
         pty_size: tuple[int, int] | None = None,
@@ -191,6 +201,7 @@ class _Sandbox_exec:
                 timeout=timeout,
                 workdir=workdir,
                 env=env,
+                secrets=unwrap_all(secrets),
                 user=user,
                 pty=pty,
                 pty_size=pty_size,
@@ -259,6 +270,7 @@ class Sandbox(Facade[source.Sandbox]):
         tags: Mapping[str, str] | None = None,
         image: Image | None = None,
         env: Mapping[str, str | None] | None = None,
+        secrets: Collection[Secret] | None = None,
         timeout: float | None = 300,
         idle_timeout: float | None = None,
         workdir: str | None = None,
@@ -277,7 +289,7 @@ class Sandbox(Facade[source.Sandbox]):
         """Return a running sandbox in which `args` were started.
 
         Its `name` is its own among the sandboxes of its app that have not ended, else AlreadyExistsError is raised; see
-        `from_name`. `tags` are for `list`.
+        `from_name`. `tags` are for `list`. What `secrets` hold is shown nowhere; later ones win, and `env` over all.
 
         Without `args` it waits for `exec` until its `timeout` (seconds; the sandbox's whole lifetime) is over, or until
         nobody has used it for `idle_timeout` seconds: no exec runs, no stream is open, no file is read or written.
@@ -294,6 +306,7 @@ class Sandbox(Facade[source.Sandbox]):
                 tags=tags,
                 image=unwrap(image),
                 env=env,
+                secrets=unwrap_all(secrets),
                 timeout=timeout,
                 idle_timeout=idle_timeout,
                 workdir=workdir,

@@ -10,6 +10,15 @@ from typing import Final, TypeVar
 from skerry.doors.native import payloads, rendering, storage, volumes
 from skerry.doors.native.builds import resolve_image
 from skerry.doors.native.calls import Call, Endpoint
+from skerry.doors.native.secrets import (
+    asks,
+    create_secret,
+    delete_secret,
+    get_secret,
+    list_secrets,
+    rotate_keys,
+    update_secret,
+)
 from skerry.model.ids import ImageId, SandboxId
 from skerry.version import version
 from skerry.wire.native import PROTOCOL
@@ -47,7 +56,9 @@ async def get_image(call: Call) -> payloads.ImageAnswer:
 async def create_sandbox(call: Call) -> payloads.SandboxAnswer:
     defaults = call.engine.sandboxes.default_resources()
     spec = rendering.sandbox_spec(call.body, defaults, call.engine.trust)
-    return rendering.sandbox(await call.engine.sandboxes.create(spec, idempotency_key=call.idempotency_key))
+    secrets = asks(call.body.secrets)
+    view = await call.engine.sandboxes.create(spec, secrets=secrets, idempotency_key=call.idempotency_key)
+    return rendering.sandbox(view)
 
 
 async def list_sandboxes(call: Call) -> payloads.SandboxesAnswer:
@@ -151,6 +162,51 @@ ENDPOINTS: Final[Sequence[Endpoint]] = (
         resolve_image,
         body=payloads.ImageBody,
         lines=payloads.BuildLine,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/secrets",
+        "Store a secret; no answer ever tells its values",
+        create_secret,
+        body=payloads.SecretBody,
+        answer=payloads.SecretAnswer,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/secrets",
+        "List secrets, newest first, created strictly before `before`",
+        list_secrets,
+        query=payloads.SecretsQuery,
+        answer=payloads.SecretsAnswer,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/secrets/{secret}",
+        "What is known of a secret, by its name",
+        get_secret,
+        answer=payloads.SecretAnswer,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/secrets/{secret}/update",
+        "Lay values over those of a secret",
+        update_secret,
+        body=payloads.SecretEnvBody,
+        answer=payloads.SecretAnswer,
+    ),
+    Endpoint(
+        "DELETE",
+        "/v1/secrets/{secret}",
+        "Delete a secret; one that is gone already stays gone",
+        delete_secret,
+        answer=payloads.Nothing,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/keys/rotate",
+        "Encrypt all secrets with a new key, and tell its id",
+        rotate_keys,
+        answer=payloads.KeyAnswer,
     ),
     Endpoint("GET", "/v1/images/{image}", "What is known of an image", get_image, answer=payloads.ImageAnswer),
     Endpoint(

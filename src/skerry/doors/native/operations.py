@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skerry.doors.native import files
 from skerry.doors.native.following import follow
+from skerry.doors.native.secrets import asks
 from skerry.doors.native.streams import Stream
 from skerry.doors.native.windows import SendWindow
 from skerry.engine.engine import Engine
@@ -37,7 +38,8 @@ async def run(opened: native.OpenInSandbox, stream: Stream, engine: Engine) -> N
 async def _run(opened: native.OpenInSandbox, stream: Stream, engine: Engine) -> None:
     sandbox = SandboxId(opened.sandbox)
     if isinstance(opened, native.OpenExec):
-        handle = await engine.processes.exec(sandbox, opened.process, _exec_spec(opened))
+        secrets = asks(opened.secrets)
+        handle = await engine.processes.exec(sandbox, opened.process, _exec_spec(opened), secrets=secrets)
         await follow(handle, stream, stdin=opened.stdin == "pipe")
     elif isinstance(opened, native.OpenProcess):
         handle = engine.processes.get(sandbox, opened.process)

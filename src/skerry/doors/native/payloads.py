@@ -7,9 +7,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from skerry.engine.secrets import IfExists
 from skerry.model import limits
 from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.sandboxes import KeptOutput, SandboxState, Stage
+from skerry.model.secrets import SecretSource
 from skerry.model.specs import ImageDefinition, Isolation, NetworkPolicy, Resources, Terminal
 from skerry.model.storage import StoredThing
 from skerry.model.usage import SandboxUsage
@@ -130,6 +132,14 @@ class MountBody(Body, frozen=True, kw_only=True):
     read_only: bool = False
 
 
+class SecretSourceBody(Body, frozen=True, kw_only=True):
+    """Secret variables for a sandbox: a stored secret by its `name`, or the values in `env`. Later ones win."""
+
+    name: str | None = None
+    required_keys: tuple[str, ...] = ()
+    env: dict[str, str] | None = None
+
+
 class SandboxBody(Body, frozen=True, kw_only=True):
     image: str
     entrypoint: tuple[str, ...] = ()
@@ -137,6 +147,7 @@ class SandboxBody(Body, frozen=True, kw_only=True):
     name: str | None = None
     tags: dict[str, str] = {}
     env: dict[str, str] = {}
+    secrets: tuple[SecretSourceBody, ...] = ()
     workdir: str | None = None
     user: str = "root"
     terminal: TerminalBody | None = None
@@ -150,7 +161,7 @@ class SandboxBody(Body, frozen=True, kw_only=True):
 
 
 class SpecAnswer(Answer, frozen=True, kw_only=True):
-    """The spec of a sandbox; what came from the caller's machine is never told."""
+    """The spec of a sandbox; what came from the caller's machine, and what secrets hold, is never told."""
 
     image: str
     entrypoint: tuple[str, ...]
@@ -158,6 +169,7 @@ class SpecAnswer(Answer, frozen=True, kw_only=True):
     name: str | None
     tags: dict[str, str]
     env: dict[str, str]
+    secrets: tuple[SecretSource, ...]
     workdir: str | None
     user: str
     terminal: Terminal | None
@@ -298,6 +310,42 @@ class SignalBody(Body, frozen=True, kw_only=True):
 class ResizeBody(Body, frozen=True, kw_only=True):
     rows: int
     columns: int
+
+
+class SecretBody(Body, frozen=True, kw_only=True):
+    """A secret to store; `if_exists` is what becomes of one that has the name already."""
+
+    name: str
+    env: dict[str, str]
+    if_exists: IfExists = IfExists.FAIL
+
+
+class SecretEnvBody(Body, frozen=True, kw_only=True):
+    env: dict[str, str]
+
+
+class SecretAnswer(Answer, frozen=True, kw_only=True):
+    """A stored secret: never its values."""
+
+    id: str
+    name: str
+    keys: tuple[str, ...]
+    created_at: float
+    updated_at: float
+    used_at: float | None
+
+
+class SecretsAnswer(Answer, frozen=True, kw_only=True):
+    secrets: tuple[SecretAnswer, ...]
+
+
+class SecretsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    before: float | None = None
+    limit: int = 100
+
+
+class KeyAnswer(Answer, frozen=True, kw_only=True):
+    key: str
 
 
 class Nothing(Answer, frozen=True, kw_only=True):

@@ -93,6 +93,7 @@ def sandbox(view: SandboxView) -> payloads.SandboxAnswer:
             name=spec.name,
             tags=dict(spec.tags),
             env=dict(spec.env),
+            secrets=spec.secrets,
             workdir=spec.workdir,
             user=spec.user,
             terminal=spec.terminal,

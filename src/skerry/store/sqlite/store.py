@@ -26,6 +26,7 @@ from skerry.model.specs import HostAccess, ImageDefinition, SandboxSpec
 from skerry.model.volumes import CommitView, VolumeView
 from skerry.store.sqlite.database import Database, Write
 from skerry.store.sqlite.queries import load_queries
+from skerry.store.sqlite.secrets import SecretRows
 
 SANDBOXES: Final = load_queries("sandboxes")
 APPS: Final = load_queries("apps")
@@ -40,6 +41,7 @@ class SqliteStore:
         """Open the folder; ConflictError if another server holds it."""
         self._database = Database(folder)
         self._ids = ids
+        self.secrets = SecretRows(self._database)
 
     def close(self) -> None:
         self._database.close()
