@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.findings import Measure
-from benchmarks.measures import cold_create, ends, exec, idle_memory, importing, slow_reader, stdout
+from benchmarks.measures import cold_create, ends, exec, idle_memory, importing, slow_reader, stdout, volume_create
 
 ALL = (
     Measure("cold-create", "cold create to the first output of echo", cold_create.run),
@@ -12,5 +12,6 @@ ALL = (
     Measure("slow-reader", "exec beside a slow reader", slow_reader.run),
     Measure("idle-memory", "memory of idle sandboxes", idle_memory.run),
     Measure("ends", "creates and ends leave nothing", ends.run),
+    Measure("volume-create", "create with a volume", volume_create.run),
     Measure("import", "import skerry", importing.run),
 )

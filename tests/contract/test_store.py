@@ -12,7 +12,7 @@ import pytest
 from skerry.engine.interfaces import Store
 from skerry.model.errors import AlreadyExistsError, NotFoundError
 from skerry.model.exits import SandboxExit, SandboxReason
-from skerry.model.ids import AppId, ImageId, NodeId, ProcessId, SandboxId
+from skerry.model.ids import AppId, CommitId, ImageId, NodeId, ProcessId, SandboxId, VolumeId
 from skerry.model.sandboxes import ImageView, SandboxFilter, SandboxState, SandboxView, Stage
 from skerry.model.specs import (
     HostAccess,
@@ -23,6 +23,7 @@ from skerry.model.specs import (
     SandboxSpec,
     StepKind,
 )
+from skerry.model.volumes import CommitView, VolumeView
 from skerry.store.sqlite.store import SqliteStore
 from skerry.testing.ids import CountingIds
 from skerry.testing.store import MemoryStore
@@ -257,3 +258,43 @@ async def test_a_deleted_image_is_gone_and_may_be_deleted_again(store: Store) ->
         assert not store.images()
         assert store.image(view.id) is None
         assert store.image_by_key("key") is None
+
+
+VOLUME = VolumeView(id=VolumeId("vo_1"), name="data", created_at=1.5, size_bytes=10 << 30, files_max=1000)
+COMMIT = CommitView(id=CommitId("vc_1"), volume=VOLUME.id, created_at=2.5, files=3, size=1 << 40)
+
+
+async def test_volumes_come_back_as_they_were_put_by_name(store: Store) -> None:
+    other = replace(VOLUME, id=VolumeId("vo_2"), name="a")
+    await store.put_volume(VOLUME)
+    await store.put_volume(other)
+    assert store.volume(VOLUME.id) == store.volume_by_name("data") == VOLUME
+    assert list(store.volumes()) == [other, VOLUME]
+    assert store.volume(VolumeId("vo_3")) is None
+    assert store.volume_by_name("vo_1") is None
+
+
+async def test_commits_come_back_newest_first_and_by_their_key(store: Store) -> None:
+    await store.put_volume(VOLUME)
+    later = replace(COMMIT, id=CommitId("vc_2"), created_at=3.5)
+    at_once = replace(COMMIT, id=CommitId("vc_3"), created_at=3.5)
+    await store.put_commit(COMMIT, idempotency_key="k")
+    await store.put_commit(later)
+    await store.put_commit(at_once)
+    assert list(store.commits(VOLUME.id)) == [at_once, later, COMMIT]
+    assert store.commit_by_key("k") == COMMIT
+    assert store.commit_by_key("other") is None
+    await store.delete_commit(COMMIT.id)
+    await store.delete_commit(COMMIT.id)
+    assert list(store.commits(VOLUME.id)) == [at_once, later]
+    assert store.commit_by_key("k") is None
+
+
+async def test_a_deleted_volume_takes_its_commits_with_it(store: Store) -> None:
+    await store.put_volume(VOLUME)
+    await store.put_commit(COMMIT, idempotency_key="k")
+    await store.delete_volume(VOLUME.id)
+    await store.delete_volume(VOLUME.id)
+    assert list(store.volumes()) == list(store.commits(VOLUME.id)) == []
+    assert store.commit_by_key("k") is None
+    await store.put_volume(replace(VOLUME, id=VolumeId("vo_2")))

@@ -26,6 +26,7 @@ Status = Literal["ok", "note", "missing"]
 KERNEL_MIN: Final = (5, 14)  # cgroup.kill, and everything older that is used
 DISK_MIN_GIB: Final = 5.0
 MEMORY_MIN_GIB: Final = 1.0
+LOOP_CONTROL: Final = Path("/dev/loop-control")
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
 
@@ -179,6 +180,20 @@ def image_tools() -> Finding:
     return Finding("ok", "mmdebstrap and mkfs.erofs are there")
 
 
+def volumes() -> Finding:
+    packages = {"mkfs.ext4": "e2fsprogs", "mount": "mount"}
+    lacking = [package for tool, package in packages.items() if shutil.which(tool, path=SERVER_PATH) is None]
+    if lacking:
+        return Finding(
+            "note", f"not installed: {', '.join(lacking)}; there can be no volumes", f"apt-get install {lacking[0]}"
+        )
+    if not LOOP_CONTROL.exists():
+        return Finding("note", f"there is no {LOOP_CONTROL}: there can be no volumes", "modprobe loop")
+    if "ext4" not in Path("/proc/filesystems").read_text():
+        return Finding("note", "the kernel knows no ext4: there can be no volumes", "modprobe ext4")
+    return Finding("ok", "loop devices, ext4 and its tools are there")
+
+
 def images() -> Finding:
     folder = data_dir(os.environ) / "images"
     try:
@@ -230,6 +245,7 @@ PROBES: Final[dict[str, Callable[[], Finding]]] = {
     "disk": disk,
     "memory": memory,
     "image tools": image_tools,
+    "volumes": volumes,
     "images": images,
     "server": server,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from skerry.model.exits import ProcessExit, SandboxExit
 from skerry.model.sandboxes import SandboxView
 from skerry.model.text import printable
@@ -21,6 +23,8 @@ def as_json(view: SandboxView) -> dict[str, object]:
         "lifetime_s": view.spec.lifetime_s,
         "idle_timeout_s": view.spec.idle_timeout_s,
         "idle_since": view.idle_since,
+        "volumes": [asdict(mount) for mount in view.spec.volumes],
+        "volumes_lost": view.volumes_lost,
         "created_at": view.created_at,
         "started_at": view.started_at,
         "ended_at": view.ended_at,

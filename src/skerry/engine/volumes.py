@@ -39,7 +39,7 @@ class Volumes:
         self._ids = ids
         self._users = users
         self._size_bytes = size_bytes
-        self._names: dict[str, asyncio.Lock] = {}
+        self._making = asyncio.Lock()
         self._going: set[VolumeId] = set()
         self._turns: dict[VolumeId, asyncio.Lock] = {}
 
@@ -48,7 +48,7 @@ class Volumes:
     async def find(self, name: str, *, create: bool) -> VolumeView:
         """Return the volume of this name; without `create` one that does not exist raises NotFoundError."""
         check_name(name, what="volume")
-        async with self._names.setdefault(name, asyncio.Lock()):
+        async with self._making:
             found = self._store.volume_by_name(name)
             if found is not None and found.id not in self._going:
                 return found
@@ -87,11 +87,12 @@ class Volumes:
             )
         self._going.add(volume)
         try:
-            async with self._turn(volume), self._names.setdefault(found.name, asyncio.Lock()):
+            async with self._turn(volume), self._making:
                 await self._disk.remove(volume)
                 await self._store.delete_volume(volume)
         finally:
             self._going.discard(volume)
+        self._turns.pop(volume, None)
         log.info("volume.deleted", volume=volume)
 
     async def _make(self, name: str) -> VolumeView:
@@ -113,8 +114,9 @@ class Volumes:
 
     async def commit(self, volume: VolumeId, *, idempotency_key: str | None = None) -> CommitView:
         """Return once the state of the volume is on the disk, to stay; a key that was used returns that commit."""
+        self.get(volume)
         async with self._turn(volume):
-            view = self.get(volume)
+            view = self.get(volume)  # it may have been deleted meanwhile
             commits = self._store.commits(volume)
             known = None if idempotency_key is None else self._store.commit_by_key(idempotency_key)
             if known is not None:
@@ -137,6 +139,7 @@ class Volumes:
 
     async def delete_commit(self, volume: VolumeId, commit: CommitId) -> None:
         """Delete a commit; one that is gone already is no error."""
+        self.get(volume)
         async with self._turn(volume):
             if any(one.id == commit for one in self.commits(volume)):
                 await self._store.delete_commit(commit)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from skerry.model.errors import ConflictError, ResourceExhaustedError
+from skerry.model.errors import ConflictError, Error, ResourceExhaustedError
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _JOURNAL_MIB: Final = 32
@@ -49,6 +49,11 @@ async def mount(file: Path, at: Path) -> None:
 
 async def unmount(at: Path) -> None:
     """Unmount it, and remove the folder; its loop device goes with the last mount."""
+    with contextlib.suppress(Error):
+        # `discard` works behind the deletions, and an unmount does not wait for it (ext4_discard_work in fs/ext4). What
+        # was deleted is free only once that is in the journal.
+        await _run(["sync", "--file-system", str(at)])
+        await _run(["fstrim", str(at)])
     await _run(["umount", str(at)])
     with contextlib.suppress(FileNotFoundError):
         at.rmdir()

@@ -25,6 +25,7 @@ from typing import Final, TypeVar
 from skerry.model.errors import ConflictError, Error
 from skerry.model.events import Events
 from skerry.model.ids import VOLUME, CommitId, VolumeId, is_id
+from skerry.model.limits import STAT_BLOCK
 from skerry.model.sandboxes import FileEntry
 from skerry.model.volumes import VolumeView
 from skerry.volumes import disks, trees
@@ -131,11 +132,12 @@ class VolumeFolder:
                 raise ConflictError(f"volume {volume} is in use; try again when that is over")
             await self._unmount(volume)
             await asyncio.to_thread(shutil.rmtree, self._folder / volume, ignore_errors=True)
+        self._locks.pop(volume, None)
 
     def disk_bytes(self, volume: VolumeId) -> int:
         """How much of the machine's disk a volume takes, without its commits."""
         try:
-            return os.stat(self._folder / volume / _IMAGE).st_blocks * 512
+            return os.stat(self._folder / volume / _IMAGE).st_blocks * STAT_BLOCK
         except FileNotFoundError:
             return 0
 

@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 from skerry.model.errors import ConflictError, ResourceExhaustedError, ServerUnavailableError
-from skerry.store.sqlite.database import FILE, Database, Write, migrate
+from skerry.store.sqlite.database import FILE, Database, Write, _connect, migrate
 from skerry.store.sqlite.queries import load_migrations, parse_queries
 
 INSERT = "INSERT INTO apps (id, name) VALUES (:id, :name)"
@@ -165,3 +165,23 @@ def test_kill_9_loses_no_acknowledged_write(tmp_path: Path) -> None:
     ((count,),) = database.read(COUNT)
     database.close()
     assert acknowledged <= count <= acknowledged + 1
+
+
+def test_the_settings_of_a_connection_hold(tmp_path: Path) -> None:
+    connection = _connect(tmp_path / FILE)
+    settings = {
+        name: connection.execute(f"PRAGMA {name}").fetchall()
+        for name in ("journal_mode", "synchronous", "foreign_keys")
+    }
+    assert settings == {"journal_mode": [("wal",)], "synchronous": [(1,)], "foreign_keys": [(1,)]}
+
+
+async def test_a_write_that_is_durable_syncs_the_log_and_the_next_one_does_not(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    asked = "PRAGMA synchronous"
+    levels = [
+        await database.write(lambda write: write.rows(asked, {})[0][0], durable=durable)
+        for durable in (False, True, False)
+    ]
+    assert levels == [1, 2, 1]
+    database.close()

@@ -212,5 +212,7 @@ def migrate(connection: apsw.Connection, migrations: Sequence[tuple[int, str]] |
 def _connect(file: Path) -> apsw.Connection:
     connection = apsw.Connection(str(file))
     connection.set_busy_timeout(_BUSY_MS)
-    connection.execute("PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA foreign_keys = on")
+    # One by one: of several statements in one call those behind the first that returns a row wait to be read.
+    for setting in ("journal_mode = wal", "synchronous = normal", "foreign_keys = on"):
+        connection.execute(f"PRAGMA {setting}").fetchall()
     return connection
