@@ -23,14 +23,10 @@ class MountedVolume:
 
 @dataclass(frozen=True, kw_only=True)
 class MemberSpec:
-    """A member to boot. `cgroup_procs` are the files in which its processes join before they execute anything.
-
-    The `volumes` are mounted where the member is claimed; what serves them starts with the boot.
-    """
+    """A member to boot. `cgroup_procs` are the files in which its processes join before they execute anything."""
 
     sandbox: SandboxId
     cgroup_procs: tuple[Path, ...] = ()
-    volumes: tuple[MountedVolume, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,9 +118,15 @@ class Holdings:
             return 0  # the cgroup is gone
 
     async def _boot(self, cgroup: Cgroup, volumes: Sequence[VolumeMount]) -> None:
-        mounted = await self._hold(volumes)
-        spec = MemberSpec(sandbox=self.sandbox, cgroup_procs=cgroup.procs, volumes=mounted)
-        self.member = await self._machinery.backend.boot(spec)
+        spec = MemberSpec(sandbox=self.sandbox, cgroup_procs=cgroup.procs)
+        if not volumes:
+            self.member = await self._machinery.backend.boot(spec)
+            return
+        holding = asyncio.get_running_loop().create_task(self._hold(volumes))
+        try:
+            self.member = await self._machinery.backend.boot(spec, asyncio.shield(holding))
+        finally:
+            await asyncio.wait([holding])  # whatever became of the boot: what is held can only then be let go of
 
     async def _hold(self, volumes: Sequence[VolumeMount]) -> tuple[MountedVolume, ...]:
         mounted = []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from skerry.model.ids import SandboxId, VolumeId
-from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, Nic
+from skerry.model.members import AgentPipes, Claim, MemberRecord, MemberSpec, MountedVolume, Nic
 from skerry.model.secrets import Sealed
 from skerry.model.usage import MemberUsage
 
@@ -70,8 +70,11 @@ class Backend(Protocol):
     async def probe(self) -> None:
         """Raise IsolationUnavailableError, with the cause and the next step, if it cannot run here."""
 
-    async def boot(self, spec: MemberSpec) -> Member:
-        """Return a member that may be claimed; `set_lifetime` returns once its keeper has answered."""
+    async def boot(self, spec: MemberSpec, volumes: Awaitable[Sequence[MountedVolume]] | None = None) -> Member:
+        """Return a member that may be claimed; `set_lifetime` returns once its keeper has answered.
+
+        `volumes` are there for its claim. They are awaited while it boots, since mounting them takes time too.
+        """
 
     async def adopt(self, record: MemberRecord) -> Member | None:
         """Return the member of an earlier node, or None if it has ended (what it left is then removed)."""

@@ -176,13 +176,14 @@ class FakeBackend:
         if self.unavailable is not None:
             raise self.unavailable
 
-    async def boot(self, spec: MemberSpec) -> FakeMember:
+    async def boot(self, spec: MemberSpec, volumes: Awaitable[Sequence[MountedVolume]] | None = None) -> FakeMember:
+        mounted = () if volumes is None else tuple(await volumes)
         failure, self.fail_next_boot = self.fail_next_boot, None
         if failure is not None:
             raise failure
         if spec.sandbox in self.machine.sandboxes:
             raise StartFailedError(f"{spec.sandbox} at boot: there is one already", stage="boot")
-        self.machine.sandboxes[spec.sandbox] = FakeSentry(self.machine.new_pid(), self._agent, volumes=spec.volumes)
+        self.machine.sandboxes[spec.sandbox] = FakeSentry(self.machine.new_pid(), self._agent, volumes=mounted)
         return FakeMember(self.machine, spec.sandbox)
 
     async def adopt(self, record: MemberRecord) -> FakeMember | None:

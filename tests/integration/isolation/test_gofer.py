@@ -53,6 +53,10 @@ def confinement(pid: int, volume: Path) -> dict[str, object]:
     }
 
 
+async def mounted(volume: Path) -> tuple[MountedVolume, ...]:
+    return (MountedVolume(folder=volume, target="/data"),)
+
+
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
     folder = tmp_path / "volume"
@@ -63,7 +67,7 @@ def volume(tmp_path: Path) -> Path:
 @pytest_asyncio.fixture
 async def served(real: RealBackend, base_image: Path, volume: Path) -> AsyncIterator[GvisorMember]:
     """A sandbox with a volume, in which programs have used it."""
-    member = await real.backend.boot(real.spec(volumes=(MountedVolume(folder=volume, target="/data"),)))
+    member = await real.backend.boot(real.spec(), mounted(volume))
     async with Guest(await member.claim(small_claim(base_image))) as guest:
         await guest.greet(hello())
         assert (await guest.shell("echo x > /data/x; cat /data/x")).text == "x\n"
@@ -178,8 +182,7 @@ async def test_the_sentry_of_a_sandbox_with_a_volume_is_confined_like_any_other(
 async def test_a_gofer_ends_with_its_sentry_and_is_swept_when_that_failed(
     real: RealBackend, base_image: Path, volume: Path
 ) -> None:
-    mounted = (MountedVolume(folder=volume, target="/data"),)
-    member = await real.backend.boot(real.spec(volumes=mounted))
+    member = await real.backend.boot(real.spec(), mounted(volume))
     pid = gofer_of(member)
     os.kill(pid, signal.SIGSTOP)  # it cannot end by itself
     os.kill(member.record.pid, signal.SIGKILL)
@@ -191,7 +194,7 @@ async def test_a_gofer_ends_with_its_sentry_and_is_swept_when_that_failed(
 async def test_a_member_with_a_volume_is_found_again_with_its_gofer(
     real: RealBackend, base_image: Path, volume: Path
 ) -> None:
-    member = await real.backend.boot(real.spec(volumes=(MountedVolume(folder=volume, target="/data"),)))
+    member = await real.backend.boot(real.spec(), mounted(volume))
     async with Guest(await member.claim(small_claim(base_image))) as guest:
         await guest.greet(hello())
     successor = real.another()

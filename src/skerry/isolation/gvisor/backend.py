@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from pathlib import Path
 
 from skerry.isolation.gvisor import bodies
@@ -18,7 +18,7 @@ from skerry.isolation.gvisor.processes import ProcessKey, Watch, all_arguments, 
 from skerry.isolation.gvisor.sentry import Boot, Launcher, SentryError
 from skerry.model.errors import StartFailedError
 from skerry.model.ids import SANDBOX, RandomIds, SandboxId
-from skerry.model.members import MemberRecord, MemberSpec
+from skerry.model.members import MemberRecord, MemberSpec, MountedVolume
 
 BOOT_SECONDS = 30.0
 # A trial takes 0.05 s. The first one on a machine reads 80 MB of runsc from its disk.
@@ -61,7 +61,7 @@ class GvisorBackend:
         except (StartFailedError, OSError) as exc:
             raise unavailable(str(exc)) from exc
 
-    async def boot(self, spec: MemberSpec) -> GvisorMember:
+    async def boot(self, spec: MemberSpec, volumes: Awaitable[Sequence[MountedVolume]] | None = None) -> GvisorMember:
         self._prepare()
         folder = self._state.member(spec.sandbox)
         try:
@@ -73,7 +73,7 @@ class GvisorBackend:
             ) from exc
         try:
             async with asyncio.timeout(BOOT_SECONDS):
-                return await self._boot(spec, folder)
+                return await self._boot(spec, folder, volumes)
         except BaseException as exc:
             await asyncio.shield(self._remove(spec.sandbox))
             if isinstance(exc, TimeoutError):
@@ -109,20 +109,23 @@ class GvisorBackend:
             os.close(self._agent_image_fd)
             self._agent_image_fd = -1
 
-    async def _boot(self, spec: MemberSpec, folder: MemberFolder) -> GvisorMember:
+    async def _boot(
+        self, spec: MemberSpec, folder: MemberFolder, volumes: Awaitable[Sequence[MountedVolume]] | None
+    ) -> GvisorMember:
         logs = Logs()
         gofer: Gofer | None = None
         try:
             sentry = await self._launcher.start(self._what_it_gets(spec, folder, logs))
-            if spec.volumes:  # on another core while the sentry boots
-                gofer = await self._start_gofer(spec, folder, logs)
+            if volumes is not None:  # mounted, and served, while the sentry boots
+                gofer = await self._start_gofer(spec, folder, logs, await volumes)
             member = self._member(spec.sandbox, sentry, logs, new=True, gofer=gofer)
-        except (SentryError, OSError) as exc:
+        except BaseException as exc:
             said = logs.last_words()
             logs.close()
-            raise StartFailedError(f"{spec.sandbox} at boot: {exc}{said and f' ({said})'}", stage="boot") from exc
-        except BaseException:
-            logs.close()
+            if gofer is not None:
+                gofer.close()
+            if isinstance(exc, SentryError | OSError):
+                raise StartFailedError(f"{spec.sandbox} at boot: {exc}{said and f' ({said})'}", stage="boot") from exc
             raise
         try:
             await member.start()
@@ -131,10 +134,12 @@ class GvisorBackend:
             raise
         return member
 
-    async def _start_gofer(self, spec: MemberSpec, folder: MemberFolder, logs: Logs) -> Gofer:
+    async def _start_gofer(
+        self, spec: MemberSpec, folder: MemberFolder, logs: Logs, volumes: Sequence[MountedVolume]
+    ) -> Gofer:
         return await Gofer.start(
             self._launcher,
-            spec.volumes,
+            volumes,
             container_id=member_id(spec.sandbox),
             folder=folder.path,
             log=logs.new(GOFER),
