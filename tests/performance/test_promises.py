@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from benchmarks.findings import Bench, Finding
-from benchmarks.measures import cold_create, ends, exec, idle_memory, importing, slow_reader, stdout
+from benchmarks.measures import cold_create, ends, exec, idle_memory, importing, slow_reader, stdout, volume_create
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(170)]
 
@@ -72,6 +72,11 @@ def test_an_idle_sandbox_takes_little_more_memory_than_one_of_runsc(bench: Bench
 
 def test_sandboxes_that_were_made_and_ended_leave_nothing(bench: Bench) -> None:
     assert ends.run(bench).data["more"] == {}
+
+
+def test_a_create_with_a_volume_takes_little_more_than_without(bench: Bench) -> None:
+    bound = 2 * volume_create.AT_MOST
+    assert best(bench, volume_create.run, of_medians, bound) <= bound
 
 
 def test_importing_skerry_costs_little_more_than_starting_python(bench: Bench) -> None:
