@@ -28,6 +28,7 @@ class Blobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._drafts: dict[str, Path] = {}
+        self._found: set[Path] = set()
 
     def path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest[2:]
@@ -41,6 +42,7 @@ class Blobs:
             digest = _copy(source, descriptor)
             if digest in self._drafts or self.path(digest).exists():
                 draft.unlink()
+                self._found.add(self.path(digest).parent)
             else:
                 # All of them begin to be written now, so that syncing each later waits for little.
                 _libc.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _START_WRITING)
@@ -63,13 +65,15 @@ class Blobs:
         """Name all drafts; each, and each folder, is on the disk when this returns."""
         for draft in self._drafts.values():
             sync(draft)
-        folders = set()
+        # What is there may have been named by a commit that a kill cut off before it synced the names.
+        folders = {folder for folder in self._found if folder.exists()}
         for digest, draft in self._drafts.items():
             path = self.path(digest)
             path.parent.mkdir(exist_ok=True, mode=0o700)
             draft.rename(path)
             folders.add(path.parent)
         self._drafts.clear()
+        self._found.clear()
         for folder in folders:
             sync(folder)
         if folders:

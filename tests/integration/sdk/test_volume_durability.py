@@ -48,7 +48,7 @@ def calls(trace: Path) -> list[str]:
         thread, _, rest = line.split(" ", 1)[0], "", line.split(" ", 1)[1].strip()
         rest = rest.split(" ", 1)[1]
         if rest.endswith("<unfinished ...>"):
-            begun[thread] = rest.removesuffix("<unfinished ...>")
+            begun[thread] = rest.removesuffix("<unfinished ...>").rstrip()
         elif rest.startswith("<... "):
             lines.append(begun.pop(thread, "") + rest.partition("resumed>")[2])
         else:

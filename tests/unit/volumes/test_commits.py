@@ -13,6 +13,7 @@ from skerry.model.errors import (
 )
 from skerry.model.ids import CommitId
 from skerry.model.limits import GIB
+from skerry.volumes import blobs as blobs_module
 from skerry.volumes import commits as module
 from skerry.volumes.commits import Commits
 
@@ -148,3 +149,17 @@ def test_what_a_kill_left_of_a_commit_is_removed(tree: Path, root: int, commits:
     assert len(blobs(tmp_path)) == 1
     assert content(commits, ONE, b"a") == b"a"
     assert not list((tmp_path / "volume" / "blobs").glob("*.new"))
+
+
+def test_a_content_that_was_there_already_is_synced_with_its_folder_all_the_same(
+    tree: Path, root: int, commits: Commits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the name of a content and the sync of its folder leaves one that a power failure may take."""
+    (tree / "a").write_bytes(b"a")
+    commits.make(ONE, root, previous=None, size_bytes=GIB)  # taken for one that was cut off there
+    synced: list[Path] = []
+    monkeypatch.setattr(blobs_module, "sync", synced.append)
+    commits.make(TWO, root, previous=None, size_bytes=GIB)
+    (blob,) = blobs(tmp_path)
+    assert blob.parent in synced
+    assert blob.parent.parent in synced
