@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from skerry.images import standins
 from skerry.images.mirrors import KEYRING, Source, download_settings, machine_suite, sources_for
 from skerry.model import variables
 from skerry.model.errors import ImageBuildError, InvalidError
@@ -41,6 +42,8 @@ PACKAGES = (
     "less",
     "make",
     "netbase",
+    "nodejs",
+    "npm",
     "openssh-client",
     "patch",
     "procps",
@@ -166,6 +169,7 @@ def base_key(python_version: str | None) -> str:
         "packages": PACKAGES,
         "files": FILES,
         "setup": SETUP,
+        "stand_ins": standins.script(),
         "sources": _sources_file(sources_for(suite)),
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -252,6 +256,7 @@ def _mmdebstrap(suite: str, sources: Sequence[Source], into: Path, progress: Pro
         '--aptopt=Acquire::Languages "none"',
         *(f"--aptopt={option}" for option in download_settings()),
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
+        '--essential-hook=printf %s "$SKERRY_STAND_INS" | chroot "$1" sh -s',
         '--customize-hook=printf %s "$SKERRY_SETUP" | chroot "$1" sh -s',
         suite,
         str(into),
@@ -259,7 +264,8 @@ def _mmdebstrap(suite: str, sources: Sequence[Source], into: Path, progress: Pro
     ]
     # Few variables reach the packages' scripts: PYTHONDONTWRITEBYTECODE, say, would make another image.
     env = {name: value for name, value in os.environ.items() if name in BUILD_VARIABLES}
-    _run(argv, {**env, "SKERRY_SETUP": SETUP, "LC_ALL": "C.UTF-8"}, progress, stop)
+    scripts = {"SKERRY_SETUP": SETUP, "SKERRY_STAND_INS": standins.script()}
+    _run(argv, {**env, **scripts, "LC_ALL": "C.UTF-8"}, progress, stop)
 
 
 def _run(argv: Sequence[str], env: Mapping[str, str], progress: Progress, stop: threading.Event) -> None:

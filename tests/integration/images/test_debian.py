@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from skerry.images import debian, erofs, mirrors
+from skerry.images import debian, erofs, mirrors, standins
 from skerry.model import variables
 
 RUNSC = Path(debian.__file__).parents[1] / "_bin" / "runsc"
@@ -151,6 +151,39 @@ def test_what_code_expects_is_there(program: str, shell: Shell) -> None:
     done = shell(program if " " in program else f"{program} --version")
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+\.\d+", done.stdout)
+
+
+def test_node_and_npm_install_a_package_without_an_index(shell: Shell) -> None:
+    done = shell(
+        "mkdir -p /root/lib /root/app && cd /root/lib"
+        ' && echo \'{"name": "sample", "version": "1.2.3", "main": "index.js"}\' > package.json'
+        " && echo 'module.exports = 6 * 7' > index.js && npm pack --silent >&2"
+        " && cd /root/app && npm init --yes >/dev/null"
+        " && npm install --offline --no-audit /root/lib/sample-1.2.3.tgz >&2"
+        ' && node -e \'console.log(require("sample"), require("sample/package.json").version)\''
+        " && npm ls --depth=0 --parseable && npm query '#sample' | jq -r '.[].name'"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["42", "1.2.3", "/root/app", "/root/app/node_modules/sample", "sample"]
+
+
+def test_node_installs_for_the_user_too_and_speaks_tls(shell: Shell) -> None:
+    done = shell(
+        "npm config get prefix && node -p 'require(\"tls\").rootCertificates.length > 50 && process.versions.openssl'"
+        " && npx --offline --yes --version",
+        user=debian.UID,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("/usr/local\n3."), done.stdout
+
+
+def test_what_stands_for_others_holds_nothing_and_hinders_nobody(built: debian.BaseImage) -> None:
+    assert standins.NAME in built.packages
+    assert not set(standins.PROVIDED) & set(built.packages)
+    files = (built.root / f"var/lib/dpkg/info/{standins.NAME}.list").read_text().split()
+    assert files == ["/."]
+    checked = subprocess.run(["chroot", str(built.root), "dpkg", "--audit"], capture_output=True, text=True, check=True)
+    assert checked.stdout == ""
 
 
 def test_unzip_and_ps_do_their_work(shell: Shell) -> None:
