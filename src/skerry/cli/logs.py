@@ -83,7 +83,7 @@ async def _show(
         tail=tail,
         since=since,
         follow=follow,
-        whole=as_json,
+        each=as_json,
     )
     page = _Lines() if as_json else _Page(raw)
     async for batch in logs.batches(resolve(None), wanted):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from skerry.client._core import views
@@ -32,7 +34,8 @@ SOURCES: Final[dict[int, LogSource]] = {STDOUT: "stdout", STDERR: "stderr"}
 class Wanted:
     """What is to be read: of which process, which channels, from where on, and whether also what is still to come.
 
-    `whole` lets a line that has not ended wait for its end. `silence_s` bounds how long nothing may come.
+    With `each` there is an entry for each line, which waits for its end; else one for many, and what is followed comes
+    at once. `silence_s` bounds how long nothing may come.
     """
 
     sandbox: str
@@ -41,7 +44,7 @@ class Wanted:
     tail: int | None = None
     since: float | None = None
     follow: bool = False
-    whole: bool = True
+    each: bool = True
     silence_s: float | None = None
 
 
@@ -101,9 +104,10 @@ class _Channel:
         self._session = session
         self._number = kept.channel
         self._at = kept.start
-        self._taken: list[bytes] = []
+        self._taken: deque[bytes] = deque()
         self._dropped = 0
-        self._lines = LineCutter(whole=wanted.whole or not wanted.follow)
+        self._lines = LineCutter(each=wanted.each, whole=wanted.each or not wanted.follow)
+        self._moment = 0.0, moment(0.0)
         self._named = (wanted.sandbox, (process,))
         self._ended = False
 
@@ -120,22 +124,17 @@ class _Channel:
         """Return some of what is kept before an offset, and nothing at that offset."""
         entries: list[LogEntry] = []
         while not entries and self._at < upto and await self._more():
-            lost = self._lost(when)
-            content = b"".join(self._taken)
-            size = max(0, min(len(content), upto - self._at))
-            self._taken = [content[size:]] if size < len(content) else []
-            entries = lost + self._cut(content[:size], when)
-            if not entries and not self._taken and self._ended:
-                break
+            entries = self._lost(when)
+            entries += self._cut(self._chunk(upto - self._at), when)
         return entries
 
     async def next(self) -> list[LogEntry] | None:
         """Return what came since, waiting for it; None at the end."""
         while await self._more():
             now = time.time()
-            lost, content = self._lost(now), b"".join(self._taken)
-            self._taken = []
-            if entries := lost + self._cut(content, now):
+            entries = self._lost(now)
+            entries += self._cut(self._chunk(len(self._taken[0])), now)
+            if entries:
                 return entries
         return None
 
@@ -144,9 +143,18 @@ class _Channel:
 
     async def _more(self) -> bool:
         if not self._taken and not self._ended:
-            self._taken = await self._session.take(self._number, BULK_WINDOW)
+            self._taken.extend(await self._session.take(self._number, BULK_WINDOW))
             self._ended = not self._taken
         return bool(self._taken)
+
+    def _chunk(self, most: int) -> bytes:
+        """Return the next bytes that have come, a chunk at a time: its lines are many objects."""
+        if most <= 0:
+            return b""
+        chunk = self._taken.popleft()
+        if len(chunk) > most:
+            self._taken.appendleft(chunk[most:])
+        return chunk[:most]
 
     def _lost(self, when: float) -> list[LogEntry]:
         """Return the word about bytes that were dropped before they were read."""
@@ -168,7 +176,7 @@ class _Channel:
         return [
             LogEntry(
                 data=piece.data,
-                timestamp=moment(piece.time),
+                timestamp=self._at_moment(piece.time),
                 source=source,
                 object_id=sandbox,
                 context_ids=context,
@@ -176,6 +184,12 @@ class _Channel:
             )
             for piece in pieces
         ]
+
+    def _at_moment(self, seconds: float) -> datetime:
+        """Return a time; nearly all entries have that of the one before."""
+        if self._moment[0] != seconds:
+            self._moment = seconds, moment(seconds)
+        return self._moment[1]
 
     def _system(self, text: str, when: float) -> LogEntry:
         sandbox, context = self._named

@@ -18,6 +18,7 @@ from skerry.model import limits
 from skerry.model.events import Events
 from skerry.model.ids import ImageId
 from skerry.model.sandboxes import StoredImage
+from skerry.model.text import span
 
 log = Events("skerry.images")
 
@@ -173,9 +174,9 @@ def _why(file: File, goes: bool, in_use: Set[ImageId], now: float, bounds: Image
         return "a sandbox or a build uses it"
     unused_s = now - file.used_at
     if unused_s < bounds.grace_s:
-        return f"it was used within the last {bounds.grace_s / 60:.0f} minutes"
+        return f"it was used within the last {span(bounds.grace_s)}"
     if not goes:
-        return f"it was used within the last {bounds.unused_s / 86400:g} days, and there is room"
+        return f"it was used within the last {span(bounds.unused_s)}, and there is room"
     if unused_s > bounds.unused_s:
         return "nobody has used it for long enough"
     return "there is too little room, and the others were used later"

@@ -13,6 +13,7 @@ from skerry.engine.sandboxes import Sandboxes
 from skerry.engine.volumes import Volumes
 from skerry.model.errors import InvalidError
 from skerry.model.storage import StoredKind, StoredThing
+from skerry.model.text import span
 
 GRACE_S: Final = 60.0
 """What was used so short a time ago stays whatever is asked for: somebody may be about to use it, or to read it."""
@@ -93,7 +94,7 @@ class Storage:
                 goes=one.id in goes,
                 why="it ended long enough ago, or there are too many"
                 if one.id in goes
-                else f"ended sandboxes are remembered for {bounds.age_s / 86400:g} days",
+                else f"ended sandboxes are remembered for {span(bounds.age_s)}",
             )
         for sandbox, size in self._sandboxes.live_output():
             yield StoredThing(kind=StoredKind.OUTPUT, id=sandbox, bytes=size, why="its sandbox runs")

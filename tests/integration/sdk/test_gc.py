@@ -54,7 +54,7 @@ def test_people_are_told_what_is_kept_and_what_it_costs(server: Server) -> None:
     assert {line.split()[0] for line in lines[1:-1]} >= {"image", "output", "agent", "server"}
     (output,) = [line for line in lines if line.startswith("output")]
     assert "2.9 MiB" in output
-    assert "1: ended sandboxes are remembered for 1 days" in output
+    assert "1: ended sandboxes are remembered for 1 day" in output
     assert lines[-1].startswith("would go: 0 of ")
     listed = skerry(server, "gc", "--all", "--verbose")[0].decode()
     assert box.object_id in listed  # it ended less than a minute ago

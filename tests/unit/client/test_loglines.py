@@ -15,9 +15,9 @@ def test_the_channels_are_read_in_the_order_of_time() -> None:
     assert plan(kept) == [Segment(1, 40, 5.0), Segment(2, 20, 6.0), Segment(1, 90, 7.0), Segment(2, 30, 7.0)]
 
 
-@given(st.lists(st.binary(max_size=20)), st.booleans())
-def test_lines_are_the_bytes_that_came_with_the_offset_of_each(parts: list[bytes], whole: bool) -> None:
-    cutter, at, pieces = LineCutter(whole=whole), 100, []
+@given(st.lists(st.binary(max_size=20)), st.booleans(), st.booleans())
+def test_lines_are_the_bytes_that_came_with_the_offset_of_each(parts: list[bytes], each: bool, whole: bool) -> None:
+    cutter, at, pieces = LineCutter(each=each, whole=whole), 100, []
     for part in parts:
         pieces += cutter.feed(at, 1.0, part)
         at += len(part)
@@ -25,6 +25,8 @@ def test_lines_are_the_bytes_that_came_with_the_offset_of_each(parts: list[bytes
     content = b"".join(parts)
     assert b"".join(piece.data for piece in pieces) == content
     assert all(content[piece.offset - 100 :].startswith(piece.data) for piece in pieces)
+    if each:
+        assert all(b"\n" not in piece.data[:-1] for piece in pieces)
     if whole:
         assert all(piece.data.endswith(b"\n") for piece in pieces[:-1])
 
@@ -43,3 +45,9 @@ def test_a_line_has_the_time_of_its_first_byte() -> None:
         (1.0, b"begun\n"),
         (1.0, b"next\n"),
     ]
+
+
+def test_many_lines_may_be_one_piece() -> None:
+    cutter = LineCutter(each=False)
+    assert [piece.data for piece in cutter.feed(0, 1.0, b"one\ntwo\nthr")] == [b"one\ntwo\n"]
+    assert [(piece.offset, piece.data) for piece in cutter.rest()] == [(8, b"thr")]

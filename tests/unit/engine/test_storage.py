@@ -75,11 +75,11 @@ async def test_everything_is_told_with_its_cost_and_why_it_stays(world: World, t
         things = await engine.storage.look()
         assert of(things, StoredKind.IMAGE) == {
             used: (False, "a sandbox or a build uses it"),
-            recent: (False, "it was used within the last 60 minutes"),
+            recent: (False, "it was used within the last 1 hour"),
             old: (False, "it was used within the last 30 days, and there is room"),
         }
         assert of(things, StoredKind.OUTPUT) == {
-            gone: (False, "ended sandboxes are remembered for 1 days"),
+            gone: (False, "ended sandboxes are remembered for 1 day"),
             live.id: (False, "its sandbox runs"),
         }
         assert of(things, StoredKind.VOLUME) == {volume.name: (False, "volumes stay until `skerry volume rm`")}

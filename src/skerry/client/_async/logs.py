@@ -42,7 +42,8 @@ class SandboxLogs:
         last = _seconds(until, "until")
 
         def fits(entry: LogEntry) -> bool:
-            return (last is None or entry.timestamp.timestamp() <= last) and search_text in entry.message
+            in_time = last is None or entry.timestamp.timestamp() <= last
+            return in_time and (not search_text or search_text in entry.message)
 
         return LogReader(self._client, wanted, fits)
 

@@ -39,22 +39,29 @@ def plan(kept: Sequence[KeptOutput]) -> list[Segment]:
 
 
 class LineCutter:
-    """Cuts the bytes of one channel into lines; a line that has not ended waits for more, up to 64 KiB of it."""
+    """Cuts the bytes of one channel into lines; a line that has not ended waits for more, up to 64 KiB of it.
 
-    def __init__(self, *, whole: bool = True) -> None:
+    With `each` off the lines that are complete are one piece. With `whole` off nothing waits.
+    """
+
+    def __init__(self, *, each: bool = True, whole: bool = True) -> None:
+        self._each = each
         self._whole = whole
         self._begun: Piece | None = None
 
     def feed(self, offset: int, time: float, data: bytes) -> list[Piece]:
-        """Return the pieces that are complete; with `whole` off nothing waits."""
+        """Return the pieces that are complete."""
         if self._begun is not None:
             offset, time, data = self._begun.offset, self._begun.time, self._begun.data + data
             self._begun = None
+        end = len(data) if not self._whole else data.rfind(b"\n") + 1
+        if end < len(data) < end + LINE_BYTES:
+            self._begun = Piece(offset + end, time, data[end:])
+            data = data[:end]
+        if not self._each:
+            return [Piece(offset, time, data)] if data else []
         pieces = []
         for line in _lines(data):
-            if not line.endswith(b"\n") and self._whole and len(line) < LINE_BYTES:
-                self._begun = Piece(offset, time, line)
-                break
             pieces.append(Piece(offset, time, line))
             offset += len(line)
         return [part for piece in pieces for part in _bounded(piece)]
