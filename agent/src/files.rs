@@ -11,9 +11,11 @@ use rustix::io::Errno;
 
 use crate::message::{self, Refusal};
 use crate::open::Open;
+use crate::pack::Packing;
 use crate::paths::{self, Target, refusal};
 use crate::removal::Removal;
 use crate::streams::Streams;
+use crate::unpack::Unpacking;
 use crate::users::{Accounts, Names};
 use crate::watch::Watching;
 
@@ -39,6 +41,8 @@ pub enum Task {
     Write(Writing),
     List(Listing),
     Remove(Removal),
+    Pack(Packing),
+    Unpack(Box<Unpacking>),
     Watch(Watching),
 }
 
@@ -81,6 +85,18 @@ pub fn begin(streams: &mut Streams, id: u32, open: Open) -> Result<Begun, Refusa
             paths::rename(&path, &target)?;
             return Ok(Begun::Done(message::done()));
         }
+        Open::Pack { path, limit } => {
+            let (packing, size) = Packing::begin(path)?;
+            streams.open_output(id, 1, limit);
+            streams.started(id, None, &message::started_reading(size));
+            Task::Pack(packing)
+        }
+        Open::Unpack { path, name, parents } => {
+            let unpacking = Unpacking::begin(id, path, name, parents)?;
+            streams.started(id, None, &message::started(None));
+            streams.open_input(id);
+            Task::Unpack(Box::new(unpacking))
+        }
         Open::Watch { path, recursive, kinds, timeout_ms, limit } => {
             let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
             let watching = Watching::begin(&path, recursive, kinds, timeout)?;
@@ -100,6 +116,8 @@ impl Task {
             Task::Write(writing) => writing.step(streams, id),
             Task::List(listing) => listing.step(streams, id),
             Task::Remove(removal) => removal.step(),
+            Task::Pack(packing) => packing.step(streams, id),
+            Task::Unpack(unpacking) => unpacking.step(streams, id),
             Task::Watch(watching) => watching.step(streams, id),
         }
     }

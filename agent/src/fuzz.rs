@@ -112,7 +112,8 @@ impl Game {
 
     /// Return an OPEN for an operation that has channels, or one that has none.
     fn open_payload(&mut self) -> Vec<u8> {
-        let op = ["exec", "read", "write", "list", "stat", "remove", "watch", "rename"][self.random.below(8)];
+        let op = ["exec", "read", "write", "list", "stat", "remove", "watch", "pack", "unpack"]
+            [self.random.below(9)];
         let mut packer = Packer::map(16);
         packer.text("op").text(op);
         packer.text("path").binary(b"/tmp/x");
@@ -133,13 +134,14 @@ impl Game {
         let terminal = self.random.one_in(3);
         packer.text("stderr").text(if terminal { "stdout" } else { "pipe" });
         let mut payload = packer.finish();
-        // Sixteen members are written above, and six more follow: the map's header says how many.
-        payload.splice(..3, [0xde, 0, 22]);
-        let mut rest = Packer::map(6);
+        // Sixteen members are written above, and seven more follow: the map's header says how many.
+        payload.splice(..3, [0xde, 0, 23]);
+        let mut rest = Packer::map(7);
         rest.text("timeout_ms").unsigned(0);
         rest.text("no_new_privileges").flag(false);
         rest.text("target").binary(b"/tmp/y");
         rest.text("kinds").open_array(0);
+        rest.text("name").nil();
         rest.text("terminal");
         match terminal {
             true => {
@@ -279,12 +281,15 @@ impl Game {
                 self.told.insert((id, 1), Told { limit: exec.limits[0], ..Told::default() });
                 self.processes.insert(id);
             }
-            Open::Read { limit, .. } | Open::List { limit, .. } | Open::Watch { limit, .. } => {
+            Open::Read { limit, .. }
+            | Open::List { limit, .. }
+            | Open::Watch { limit, .. }
+            | Open::Pack { limit, .. } => {
                 self.session.streams.open_output(id, 1, *limit);
                 self.session.streams.started(id, None, &message::started(None));
                 self.told.insert((id, 1), Told { limit: *limit, ..Told::default() });
             }
-            Open::Write { .. } => {
+            Open::Write { .. } | Open::Unpack { .. } => {
                 self.session.streams.started(id, None, &message::started(None));
                 self.session.streams.open_input(id);
             }

@@ -139,8 +139,11 @@ impl Replay {
                     stream.open_input();
                 }
             }
-            Open::Write { .. } => stream.open_input(),
-            Open::Read { limit, .. } | Open::List { limit, .. } | Open::Watch { limit, .. } => {
+            Open::Write { .. } | Open::Unpack { .. } => stream.open_input(),
+            Open::Read { limit, .. }
+            | Open::List { limit, .. }
+            | Open::Watch { limit, .. }
+            | Open::Pack { limit, .. } => {
                 stream.open_output(1, *limit);
             }
             _ => panic!("an operation without STARTED"),
@@ -153,8 +156,9 @@ impl Replay {
         self.session.last_stream = map.unsigned("last_stream").expect("a number") as u32;
         for told in map.array("streams").expect("streams") {
             let told = told.as_map().expect("a stream");
-            let op =
-                ["exec", "read", "write", "list", "watch"].into_iter().find(|op| told.text("op") == Ok(op));
+            let op = ["exec", "read", "write", "list", "watch", "pack", "unpack"]
+                .into_iter()
+                .find(|op| told.text("op") == Ok(op));
             let mut stream = Stream::new(op.expect("an operation"));
             stream.exit = told.optional("exit", |exit| Ok(exit_of(exit.as_map()?))).expect("an exit or nil");
             if let Value::Map(stdin) = told.get("stdin").expect("stdin or nil") {

@@ -83,6 +83,15 @@ pub fn done() -> Vec<u8> {
     Packer::map(0).finish()
 }
 
+/// RESULT of `unpack`: where the root of the tree is, and what there was of it.
+pub fn unpacked(path: &[u8], entries: u64, size: u64) -> Vec<u8> {
+    let mut packer = Packer::map(3);
+    packer.text("path").binary(path);
+    packer.text("entries").unsigned(entries);
+    packer.text("size").unsigned(size);
+    packer.finish()
+}
+
 /// One change of a watched path.
 pub fn change(kind: &str, paths: &[Vec<u8>]) -> Vec<u8> {
     let mut packer = Packer::map(2);

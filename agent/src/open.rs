@@ -20,6 +20,8 @@ pub enum Open {
     Mkdir { path: Vec<u8>, mode: u32, parents: bool },
     Remove { path: Vec<u8>, recursive: bool },
     Rename { path: Vec<u8>, target: Vec<u8> },
+    Pack { path: Vec<u8>, limit: u64 },
+    Unpack { path: Vec<u8>, name: Option<Vec<u8>>, parents: bool },
     Watch { path: Vec<u8>, recursive: bool, kinds: Kinds, timeout_ms: u64, limit: u64 },
 }
 
@@ -104,6 +106,8 @@ impl Open {
             Open::Mkdir { .. } => "mkdir",
             Open::Remove { .. } => "remove",
             Open::Rename { .. } => "rename",
+            Open::Pack { .. } => "pack",
+            Open::Unpack { .. } => "unpack",
             Open::Watch { .. } => "watch",
         }
     }
@@ -132,6 +136,12 @@ impl Open {
             }
             "remove" => Open::Remove { path: path(&map)?, recursive: map.flag("recursive")? },
             "rename" => Open::Rename { path: path(&map)?, target: map.binary("target")?.to_vec() },
+            "pack" => Open::Pack { path: path(&map)?, limit: window(map.unsigned("limit")?)? },
+            "unpack" => Open::Unpack {
+                path: path(&map)?,
+                name: map.optional("name", |name| Ok(name.as_binary()?.to_vec()))?,
+                parents: map.flag("parents")?,
+            },
             "watch" => Open::Watch {
                 path: path(&map)?,
                 recursive: map.flag("recursive")?,
@@ -153,6 +163,10 @@ impl Open {
             Open::Exec(exec) => exec.check(),
             Open::Read { path, .. } | Open::List { path, .. } | Open::Stat { path } => check_path(path),
             Open::Remove { path, .. } | Open::Watch { path, .. } => check_path(path),
+            Open::Pack { path, .. } => check_path(path),
+            Open::Unpack { path, name, .. } => {
+                check_path(path).and(name.as_deref().map_or(Ok(()), check_name))
+            }
             Open::Rename { path, target } => check_path(path).and(check_path(target)),
             Open::Write { path, mode, .. } => check_path(path).and(check_mode(mode.unwrap_or(0))),
             Open::Mkdir { path, mode, .. } => check_path(path).and(check_mode(*mode)),
@@ -185,6 +199,11 @@ fn check_path(path: &[u8]) -> Result<(), Refusal> {
         return invalid("the path contains a NUL byte");
     }
     Ok(())
+}
+
+fn check_name(name: &[u8]) -> Result<(), Refusal> {
+    let whole = !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
+    if whole { Ok(()) } else { invalid("the name is no name of a file") }
 }
 
 fn check_mode(mode: u32) -> Result<(), Refusal> {

@@ -78,6 +78,18 @@ impl Ring {
         (&self.memory[begin..begin + first], &self.memory[..count - first])
     }
 
+    /// Return a copy of the first bytes, if as many are there.
+    pub fn copy<const COUNT: usize>(&self) -> Option<[u8; COUNT]> {
+        let (first, second) = self.slices(0, COUNT);
+        let mut copy = [0; COUNT];
+        if first.len() + second.len() < COUNT {
+            return None;
+        }
+        copy[..first.len()].copy_from_slice(first);
+        copy[first.len()..].copy_from_slice(second);
+        Some(copy)
+    }
+
     /// Forget the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.length);

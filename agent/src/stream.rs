@@ -68,6 +68,11 @@ impl Incoming {
         self.acknowledged = self.received;
     }
 
+    /// Return whether END has come.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
     /// Return whether END has come and everything before it is consumed.
     pub fn finished(&self) -> bool {
         self.ended && self.acknowledged == self.received

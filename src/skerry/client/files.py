@@ -42,9 +42,9 @@ class FileCall:
         self._results: list[bytes] = []
         self._error: Exception | None = None
         self._started: bytes | None = None
-        self._writes = isinstance(opening, native.OpenWrite | native.OpenVolumeWrite)
+        self._writes = isinstance(opening, native.OpenInput)
         self._pulse = Pulse()
-        if isinstance(opening, native.OpenRead | native.OpenWatch | native.OpenVolumeRead):
+        if isinstance(opening, native.OpenContent):
             self._incoming.limit = opening.limit
         self._stream = socket.open(self, native.encode(opening))
 
@@ -67,10 +67,16 @@ class FileCall:
 
     async def chunks(self, window: int = BULK_WINDOW) -> AsyncIterator[bytes]:
         """Yield the content until its end; no more than `window` of it waits here."""
-        while True:
-            for chunk in self._incoming.take():
+        async for batch in self.batches(window):
+            for chunk in batch:
                 yield chunk
-            if self._incoming.ended:
+
+    async def batches(self, window: int = BULK_WINDOW) -> AsyncIterator[list[bytes]]:
+        """Yield the same as it comes, all chunks that are there at once."""
+        while True:
+            if batch := self._incoming.take():
+                yield batch
+            if self._incoming.ended and self._incoming.empty:
                 return
             limit = self._incoming.grant(window)
             if limit is not None:

@@ -10,7 +10,7 @@ from skerry.model import limits
 from skerry.model.errors import InvalidError, SandboxFilesystemFileTooLargeError
 from skerry.model.guestpath import parse_guest_path
 from skerry.model.ids import SandboxId
-from skerry.model.sandboxes import FILE_CHANGES, FileEntry
+from skerry.model.sandboxes import FILE_CHANGES, FileEntry, Unpacked
 from skerry.model.text import escaped
 
 
@@ -48,6 +48,26 @@ class Files:
         """Return the size once the file is in place; on any failure the old file is untouched."""
         files = await self._of(sandbox)
         return await files.write(_file_path(path), chunks, mode=mode, parents=parents, append=append)
+
+    async def pack(self, sandbox: SandboxId, path: str | bytes) -> FileReading:
+        """Return a file or a tree as one stream, which the caller closes."""
+        files = await self._of(sandbox)
+        return await files.pack(parse_guest_path(path))
+
+    async def unpack(
+        self,
+        sandbox: SandboxId,
+        path: str | bytes,
+        chunks: AsyncIterator[bytes | memoryview],
+        *,
+        name: str | None = None,
+        parents: bool = True,
+    ) -> Unpacked:
+        """Return where a tree is once all of it is in place; each file of it appears whole."""
+        if name is not None and (name in ("", ".", "..") or "/" in name or "\0" in name):
+            raise InvalidError(f"{_shown(name)} is no name of a file")
+        files = await self._of(sandbox)
+        return await files.unpack(parse_guest_path(path), chunks, name=name, parents=parents)
 
     async def list(self, sandbox: SandboxId, path: str | bytes) -> AsyncIterator[FileEntry]:
         """Return the entries of a directory, in no order."""

@@ -25,6 +25,7 @@ from skerry.model.sandboxes import (
     SandboxFilter,
     SandboxView,
     StoredImage,
+    Unpacked,
 )
 from skerry.model.secrets import NO_SECRETS, Hidden
 from skerry.model.specs import ExecSpec, HostAccess, ImageConfig, ImageDefinition
@@ -142,6 +143,14 @@ class NodeFiles(Protocol):
         append: bool = False,
     ) -> int:
         """Return the size once the file is in place; on any failure the old file is untouched."""
+
+    async def pack(self, path: str) -> FileReading:
+        """Return a file or a tree as one stream of records (wire/trees.py)."""
+
+    async def unpack(
+        self, path: str, chunks: AsyncIterator[bytes | memoryview], *, name: str | None = None, parents: bool = True
+    ) -> Unpacked:
+        """Make a file or a tree of such a stream: at `path`, or with `name` in the folder that is there."""
 
     def list(self, path: str) -> AsyncIterator[FileEntry]: ...
 

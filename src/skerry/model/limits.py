@@ -48,6 +48,8 @@ LOG_TAIL_BYTES = 16 * MIB  # in which the last lines are looked for
 
 # Files
 FILE_READ_BYTES = 5 * GIB
+COPY_ENTRIES = 1_000_000  # of a tree that is copied out of a sandbox
+COPY_BYTES = 64 * GIB
 
 # Volumes
 VOLUME_DEFAULT_BYTES = 10 * GIB

@@ -165,6 +165,15 @@ class FileEntry:
         return f"{self.mode & 0o7777:04o}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """A tree that was copied into a sandbox: where its root is, its entries, and the bytes of its files."""
+
+    path: str
+    entries: int
+    size: int
+
+
 FILE_CHANGES = frozenset({"create", "modify", "remove", "move", "access"})
 """The kinds of changes that a watch can be asked for."""
 

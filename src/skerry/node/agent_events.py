@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from skerry.wire.messages import Done, Entry, ErrorReply, Exit, Ready, Started, Written
+from skerry.wire.messages import Done, Entry, ErrorReply, Exit, Ready, Started, Unpacked, Written
 
-Result = Done | Written | Entry
+Result = Done | Written | Unpacked | Entry
 
 
 class ReadyTold(NamedTuple):

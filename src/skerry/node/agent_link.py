@@ -41,7 +41,7 @@ from skerry.wire.frames import (
     encode_shutdown,
     parse_header,
 )
-from skerry.wire.messages import Hello, Open, OpenExec, OpenList, OpenRead, OpenWatch, Ready, Started, StreamState
+from skerry.wire.messages import Hello, Open, OpenContent, OpenExec, Ready, Started, StreamState
 
 FRAMES_A_TURN: Final = 512
 """Frames taken from one pipe before the others have their turn; also below IOV_MAX, for a sink that writes them."""
@@ -336,6 +336,6 @@ def _with_limits(op: Open, sink: Sink) -> Open:
     """Return the operation with the limits that its sink has room for."""
     if isinstance(op, OpenExec):
         return msgspec.structs.replace(op, limits=(sink.room(STDOUT, WINDOW), sink.room(STDERR, WINDOW)))
-    if isinstance(op, OpenRead | OpenList | OpenWatch):
+    if isinstance(op, OpenContent):
         return msgspec.structs.replace(op, limit=sink.room(STDOUT, WINDOW))
     return op

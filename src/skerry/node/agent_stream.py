@@ -87,7 +87,9 @@ class AgentStream:
         stdin = self._link.streams.stdin(self.number)
         return stdin.acknowledged if stdin is not None else 0
 
-    async def send_stdin(self, content: bytes, offset: int | None = None, *, known: int | None = None) -> None:
+    async def send_stdin(
+        self, content: bytes | memoryview, offset: int | None = None, *, known: int | None = None
+    ) -> None:
         """Send content on channel 0, waiting as long as the other side does not take it.
 
         `offset` makes a repetition harmless: what was sent before is skipped; a gap raises ValueError. More sent than

@@ -8,21 +8,26 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from skerry.model.errors import Error
-from skerry.model.sandboxes import FileChange, FileEntry
+from skerry.model.sandboxes import FileChange, FileEntry, Unpacked
+from skerry.node.agent_events import Result
 from skerry.node.agent_link import AgentLink
 from skerry.node.agent_stream import AgentStream, LinkLost, StreamError
 from skerry.node.failures import file_error
 from skerry.node.sinks import ReaderSink
+from skerry.wire import messages
 from skerry.wire.frames import ProtocolViolation
 from skerry.wire.messages import (
     Change,
     Entry,
+    OpenInput,
     OpenList,
     OpenMkdir,
+    OpenPack,
     OpenRead,
     OpenRemove,
     OpenRename,
     OpenStat,
+    OpenUnpack,
     OpenWatch,
     OpenWrite,
     Written,
@@ -71,18 +76,26 @@ class SandboxFiles:
         append: bool = False,
     ) -> int:
         """Return the size once the file is in place; on any failure the old file is untouched."""
-        stream = self._link().open(OpenWrite(path=_raw(path), mode=mode, parents=parents, append=append))
-        with self._errors(path, stream):
-            await stream.started()
-            try:
-                async for chunk in chunks:
-                    await stream.send_stdin(bytes(chunk))
-            except BrokenPipeError:
-                await stream.result()  # raises why the agent takes no more
-            stream.end_stdin()
-            done = await stream.result()
+        done = await self._feed(path, OpenWrite(path=_raw(path), mode=mode, parents=parents, append=append), chunks)
         assert isinstance(done, Written)
         return done.size
+
+    async def pack(self, path: str) -> Reading:
+        """Return a tree as one stream, once it is open: the caller's to read or to `close`."""
+        sink = ReaderSink()
+        stream = self._link().open(OpenPack(path=_raw(path)), sink=sink)
+        with self._errors(path, stream):
+            started = await stream.started()
+        return Reading(size=started.size or 0, path=path, stream=stream, sink=sink, files=self)
+
+    async def unpack(
+        self, path: str, chunks: AsyncIterator[bytes | memoryview], *, name: str | None = None, parents: bool = True
+    ) -> Unpacked:
+        """Return where the tree is once all of it is in place; on a failure what came before is there."""
+        opening = OpenUnpack(path=_raw(path), name=None if name is None else _raw(name), parents=parents)
+        done = await self._feed(path, opening, chunks)
+        assert isinstance(done, messages.Unpacked)
+        return Unpacked(path=_text(done.path), entries=done.entries, size=done.size)
 
     async def list(self, path: str) -> AsyncIterator[FileEntry]:
         """Yield the entries of a directory, in the agent's order."""
@@ -129,6 +142,19 @@ class SandboxFiles:
         with self._errors(path, stream):
             await stream.started()
         return Watching(path=path, stream=stream, sink=sink, files=self)
+
+    async def _feed(self, path: str, opening: OpenInput, chunks: AsyncIterator[bytes | memoryview]) -> Result:
+        """Open an operation that takes content, give it all there is, and return its result."""
+        stream = self._link().open(opening)
+        with self._errors(path, stream):
+            await stream.started()
+            try:
+                async for chunk in chunks:
+                    await stream.send_stdin(chunk)
+            except BrokenPipeError:
+                await stream.result()  # raises why the agent takes no more
+            stream.end_stdin()
+            return await stream.result()
 
     def _errors(self, path: str, stream: AgentStream) -> _Errors:
         return _Errors(path, stream, self._session)

@@ -49,14 +49,13 @@ from skerry.wire.messages import (
     Exit,
     Hello,
     Open,
+    OpenContent,
     OpenExec,
-    OpenList,
-    OpenRead,
-    OpenWatch,
-    OpenWrite,
+    OpenInput,
     Ready,
     Started,
     StreamState,
+    Unpacked,
     Written,
     decode,
     encode,
@@ -115,6 +114,8 @@ _RESULTS: Final[dict[str, type[Result]]] = {
     "remove": Done,
     "rename": Done,
     "watch": Done,
+    "pack": Done,
+    "unpack": Unpacked,
 }
 _AT_ONCE: Final = frozenset({"stat", "mkdir", "remove", "rename"})
 """Operations that have no STARTED."""
@@ -368,10 +369,10 @@ def _new_stream(op: Open) -> _Stream:
         if op.stderr == "pipe":
             channels[STDERR] = Incoming(op.limits[1])
         return _Stream("exec", channels, Outgoing() if op.stdin == "pipe" else None)
-    if isinstance(op, OpenRead | OpenList | OpenWatch):
+    if isinstance(op, OpenContent):
         return _Stream(str(op.__struct_config__.tag), {STDOUT: Incoming(op.limit)})
-    if isinstance(op, OpenWrite):
-        return _Stream("write", {}, Outgoing())
+    if isinstance(op, OpenInput):
+        return _Stream(str(op.__struct_config__.tag), {}, Outgoing())
     return _Stream(str(op.__struct_config__.tag), {})
 
 

@@ -116,7 +116,7 @@ class StreamState(Message, frozen=True):
     """A stream that the agent has not forgotten, as READY tells it after an attach."""
 
     stream: StreamNumber
-    op: Literal["exec", "read", "write", "list", "stat", "mkdir", "remove", "rename", "watch"]
+    op: Literal["exec", "read", "write", "list", "stat", "mkdir", "remove", "rename", "watch", "pack", "unpack"]
     pid: Count | None
     exit: Exit | None
     stdin: StdinState | None
@@ -161,6 +161,14 @@ class Done(Message, frozen=True):
 
 
 class Written(Message, frozen=True):
+    size: Count
+
+
+class Unpacked(Message, frozen=True, kw_only=True):
+    """Where a tree is, and what there was of it."""
+
+    path: bytes
+    entries: Count
     size: Count
 
 
@@ -258,7 +266,24 @@ class OpenWatch(Message, frozen=True, kw_only=True, tag_field="op", tag="watch")
     limit: Count = 1 << 20
 
 
-Open = OpenExec | OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove | OpenRename | OpenWatch
+class OpenPack(Message, frozen=True, kw_only=True, tag_field="op", tag="pack"):
+    path: bytes
+    limit: Count = 1 << 20
+
+
+class OpenUnpack(Message, frozen=True, kw_only=True, tag_field="op", tag="unpack"):
+    path: bytes
+    name: bytes | None = None
+    parents: bool = False
+
+
+OpenContent = OpenRead | OpenList | OpenWatch | OpenPack
+"""What has content on channel 1."""
+OpenAnswer = OpenStat | OpenMkdir | OpenRemove | OpenRename
+"""What is answered at once."""
+OpenInput = OpenWrite | OpenUnpack
+"""What takes content on channel 0."""
+Open = OpenExec | OpenContent | OpenInput | OpenAnswer
 
 M = TypeVar("M", bound=Message)
 

@@ -171,6 +171,21 @@ class OpenRename(Payload, frozen=True, kw_only=True, tag_field="op", tag="rename
     target: Name
 
 
+class OpenPack(Payload, frozen=True, kw_only=True, tag_field="op", tag="pack"):
+    sandbox: str
+    path: Name
+    limit: Count = 1 << 20
+
+
+class OpenUnpack(Payload, frozen=True, kw_only=True, tag_field="op", tag="unpack"):
+    """With `name` it goes into the folder at `path` under that name, if one is there."""
+
+    sandbox: str
+    path: Name
+    name: Name | None = None
+    parents: bool = True
+
+
 class OpenWatch(Payload, frozen=True, kw_only=True, tag_field="op", tag="watch"):
     """`kinds` nil means all; `timeout_s` nil means for as long as the stream is open."""
 
@@ -216,7 +231,13 @@ class OpenVolumeRemove(Payload, frozen=True, kw_only=True, tag_field="op", tag="
     recursive: bool = False
 
 
-OpenOfFiles = OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove | OpenRename | OpenWatch
+OpenContent = OpenRead | OpenWatch | OpenPack | OpenVolumeRead
+"""What has content on channel 1."""
+OpenInput = OpenWrite | OpenUnpack | OpenVolumeWrite
+"""What takes content on channel 0."""
+OpenOfFiles = (
+    OpenRead | OpenWrite | OpenList | OpenStat | OpenMkdir | OpenRemove | OpenRename | OpenWatch | OpenPack | OpenUnpack
+)
 OpenInSandbox = OpenExec | OpenProcess | OpenOfFiles
 OpenInVolume = OpenVolumeRead | OpenVolumeWrite | OpenVolumeList | OpenVolumeStat | OpenVolumeRemove
 Open = OpenInSandbox | OpenInVolume
@@ -260,6 +281,12 @@ class Done(Payload, frozen=True, kw_only=True):
 
 
 class Written(Payload, frozen=True, kw_only=True):
+    size: Count
+
+
+class Unpacked(Payload, frozen=True, kw_only=True):
+    path: Name
+    entries: Count
     size: Count
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from skerry.client import files, watches
 from skerry.client.client import Client
+from skerry.client.copies import way
 from skerry.client.fileinfo import FileInfo, from_entry
 from skerry.client.filewatch import FileWatchEvent, FileWatchEventType, from_change, kinds_of
 from skerry.model.errors import (
@@ -118,12 +119,25 @@ class SandboxFilesystem:
                 yield from_change(change)
 
     async def copy_from_local(self, local_path: str | os.PathLike[str], remote_path: str) -> None:
-        """Copy a file of this machine into the sandbox."""
-        await self.write_bytes(await asyncio.to_thread(Path(local_path).read_bytes), remote_path)
+        """Copy a file of this machine into the sandbox, or a folder with all that is in it.
+
+        `remote_path` becomes it: a file that is there is replaced, a folder gets what is new. Modes and links are kept.
+        Raises OSError where this machine does not let it be read.
+        """
+        source, path = Path(os.fspath(local_path)), _path(remote_path)
+        _, report = await way.upload(self._client, self._sandbox, source, path)
+        report.check()
 
     async def copy_to_local(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
-        """Copy a file of the sandbox to this machine."""
-        await asyncio.to_thread(Path(local_path).write_bytes, await self.read_bytes(remote_path))
+        """Copy a file of the sandbox to this machine, or a folder with all that is in it.
+
+        `local_path` becomes it, with the folders above it. Modes are kept, and links that lead nowhere out of the tree.
+        What cannot be copied is left out, and named by the SandboxFilesystemError that is raised at the end.
+        """
+        target, path = way.absolute(local_path), _path(remote_path)
+        await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
+        _, report = await way.download(self._client, self._sandbox, path, target)
+        report.check()
 
 
 def _path(remote_path: str) -> str:

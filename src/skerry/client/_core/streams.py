@@ -99,16 +99,17 @@ class Outgoing:
         self._sent = 0
         self._limit = 0
         self._end_sent = False
-        self._kept = bytearray()  # from offset `acknowledged` on
+        self._kept = bytearray()
+        self._gone = 0  # how much of the beginning of `_kept` is acknowledged
 
     @property
     def written(self) -> int:
-        return self.acknowledged + len(self._kept)
+        return self.acknowledged + self.pending
 
     @property
     def pending(self) -> int:
         """How many bytes are not acknowledged."""
-        return len(self._kept)
+        return len(self._kept) - self._gone
 
     @property
     def flushed(self) -> bool:
@@ -156,7 +157,7 @@ class Outgoing:
         if size <= 0:
             return None
         offset = self._sent
-        start = offset - self.acknowledged
+        start = self._gone + offset - self.acknowledged
         with memoryview(self._kept) as view:
             piece = bytes(view[start : start + size])
         self._sent += size
@@ -172,6 +173,10 @@ class Outgoing:
     def _forget(self, acknowledged: int) -> None:
         news = min(acknowledged, self.written) - self.acknowledged
         if news > 0:
-            del self._kept[:news]
+            self._gone += news
             self.acknowledged += news
+            # What stays is moved to the front, so not for each acknowledgement.
+            if 2 * self._gone >= len(self._kept):
+                del self._kept[: self._gone]
+                self._gone = 0
             self._sent = max(self._sent, self.acknowledged)

@@ -85,10 +85,18 @@ class SandboxFilesystem(Facade[source.SandboxFilesystem]):
 
     @dual
     async def copy_from_local(self, local_path: str | os.PathLike[str], remote_path: str) -> None:
-        """Copy a file of this machine into the sandbox."""
+        """Copy a file of this machine into the sandbox, or a folder with all that is in it.
+
+        `remote_path` becomes it: a file that is there is replaced, a folder gets what is new. Modes and links are kept.
+        Raises OSError where this machine does not let it be read.
+        """
         await self._inner.copy_from_local(local_path, remote_path)
 
     @dual
     async def copy_to_local(self, remote_path: str, local_path: str | os.PathLike[str]) -> None:
-        """Copy a file of the sandbox to this machine."""
+        """Copy a file of the sandbox to this machine, or a folder with all that is in it.
+
+        `local_path` becomes it, with the folders above it. Modes are kept, and links that lead nowhere out of the tree.
+        What cannot be copied is left out, and named by the SandboxFilesystemError that is raised at the end.
+        """
         await self._inner.copy_to_local(remote_path, local_path)

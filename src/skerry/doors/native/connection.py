@@ -127,7 +127,7 @@ class Connection:
         stream = Stream(number, self._outbox, takes_input=_takes_input(opened), is_process=is_process)
         if isinstance(opened, native.OpenExec | native.OpenProcess):
             stream.outputs = operations.channels(opened)
-        elif isinstance(opened, native.OpenRead | native.OpenWatch | native.OpenVolumeRead):
+        elif isinstance(opened, native.OpenContent):
             stream.outputs = {STDOUT: SendWindow(offset=0, limit=opened.limit)}
         return stream
 
@@ -171,9 +171,9 @@ class Connection:
 def _takes_input(opened: native.Open) -> bool:
     if isinstance(opened, native.OpenExec):
         return opened.stdin == "pipe"
-    return isinstance(opened, native.OpenWrite | native.OpenVolumeWrite) or (
-        isinstance(opened, native.OpenProcess) and opened.stdin
-    )
+    if isinstance(opened, native.OpenProcess):
+        return opened.stdin
+    return isinstance(opened, native.OpenInput)
 
 
 def _innermost(exc: Exception) -> Exception:

@@ -23,6 +23,10 @@ async def run(opened: native.OpenOfFiles, stream: Stream, files: Files) -> None:
         await transfers.send_entries(await files.list(sandbox, opened.path), stream)
     elif isinstance(opened, native.OpenWatch):
         await _watch(opened, stream, files)
+    elif isinstance(opened, native.OpenPack):
+        await transfers.send_content(await files.pack(sandbox, opened.path), stream)
+    elif isinstance(opened, native.OpenUnpack):
+        await _unpack(opened, stream, files)
     elif isinstance(opened, native.OpenStat):
         await stream.say(FrameType.RESULT, transfers.entry(await files.stat(sandbox, opened.path)))
     elif isinstance(opened, native.OpenMkdir):
@@ -53,6 +57,18 @@ async def _write(opened: native.OpenWrite, stream: Stream, files: Files) -> None
         append=opened.append,
     )
     await stream.say(FrameType.RESULT, native.Written(size=size))
+
+
+async def _unpack(opened: native.OpenUnpack, stream: Stream, files: Files) -> None:
+    done = await files.unpack(
+        SandboxId(opened.sandbox),
+        opened.path,
+        transfers.incoming(stream),
+        name=None if opened.name is None else native.decode_name(opened.name),
+        parents=opened.parents,
+    )
+    told = native.Unpacked(path=native.encode_name(done.path), entries=done.entries, size=done.size)
+    await stream.say(FrameType.RESULT, told)
 
 
 async def _watch(opened: native.OpenWatch, stream: Stream, files: Files) -> None:
