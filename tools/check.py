@@ -58,6 +58,7 @@ CHECKS = (
     Check("ruff format", tool("ruff", "format", "--check"), ROOT, "format", tool("ruff", "format")),
     Check("ruff", tool("ruff", "check"), ROOT, "format", tool("ruff", "check", "--fix")),
     Check("sync SDK", script("generate_sync.py", "--check"), ROOT, "golden", script("generate_sync.py")),
+    Check("golden trees", script("golden_trees.py", "--check"), ROOT, "golden", script("golden_trees.py")),
     Check("golden frames", script("golden_frames.py", "--check"), ROOT, "golden", script("golden_frames.py")),
     Check("OpenAPI", script("openapi.py", "--check"), ROOT, "golden", script("openapi.py")),
     Check("help texts", script("golden_help.py", "--check"), ROOT, "golden", script("golden_help.py")),

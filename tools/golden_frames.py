@@ -175,6 +175,8 @@ STAT = {"op": "stat", "path": b"/"}
 MKDIR = {"op": "mkdir", "path": b"/tmp/d", "mode": 0o755, "parents": True}
 REMOVE = {"op": "remove", "path": b"/tmp/d", "recursive": True}
 RENAME = {"op": "rename", "path": b"/tmp/a", "target": b"/tmp/b"}
+PACK = {"op": "pack", "path": b"/tmp", "limit": WINDOW}
+UNPACK = {"op": "unpack", "path": b"/tmp", "name": b"a", "parents": True}
 WATCH = {
     "op": "watch",
     "path": b"/tmp",
@@ -199,7 +201,7 @@ def opened(op: dict[str, Any], stream: int = 1) -> Setup:
 def running(op: dict[str, Any] = EXEC) -> Setup:
     """Return the setup up to STARTED; a process has 64 KiB of credit for its stdin as well."""
     setup = opened(op) + sent_to_host(started if op["op"] == "exec" else no_process)
-    if op.get("stdin") == "pipe" or op["op"] == "write":
+    if op.get("stdin") == "pipe" or op["op"] in ("write", "unpack"):
         setup = setup + sent_to_host(credit(0, 1, 0, WINDOW))
     return setup
 
@@ -416,9 +418,9 @@ def attaches() -> None:
 
 def opens() -> None:
     """OPEN by op, numbers of streams, and everything that may be wrong in a map."""
-    for op in (EXEC, READ, WRITE, LIST, STAT, MKDIR, REMOVE, RENAME, WATCH):
+    for op in (EXEC, READ, WRITE, LIST, STAT, MKDIR, REMOVE, RENAME, WATCH, PACK, UNPACK):
         case(f"OPEN {op['op']}", TO_AGENT, session, frame(OPEN, 1, pack(op)))
-    for op in (EXEC, READ, WRITE, LIST, STAT, MKDIR, REMOVE, RENAME, WATCH):
+    for op in (EXEC, READ, WRITE, LIST, STAT, MKDIR, REMOVE, RENAME, WATCH, PACK, UNPACK):
         for key in op:
             case(
                 f"OPEN {op['op']} without {key}",
@@ -495,6 +497,10 @@ def opens() -> None:
         case(f"OPEN watch with {name}", TO_AGENT, session, frame(OPEN, 1, pack(WATCH | fields)), "malformed_payload")
     beyond = frame(OPEN, 1, pack(WATCH | {"limit": MIB + 1}))
     case("OPEN watch with too wide a limit", TO_AGENT, session, beyond, "bad_credit")
+    unnamed = UNPACK | {"name": None}
+    case("OPEN unpack without a name to take", TO_AGENT, session, frame(OPEN, 1, pack(unnamed)))
+    outside = UNPACK | {"name": b"../x"}
+    case("OPEN unpack with a name that leads out is answered", TO_AGENT, session, frame(OPEN, 1, pack(outside)))
     near = RENAME | {"target": b"tmp/b"}
     case("OPEN of a rename to a relative path is answered", TO_AGENT, session, frame(OPEN, 1, pack(near)))
     case("OPEN cut off", TO_AGENT, session, frame(OPEN, 1, pack(EXEC)[:-1], length=len(pack(EXEC))), "incomplete")
@@ -559,6 +565,7 @@ def streams_to_host() -> None:
     case("STARTED twice", TO_HOST, running(), started, "unexpected_frame")
     case("STARTED of a stat", TO_HOST, opened(STAT), no_process, "unexpected_frame")
     case("STARTED of a rename", TO_HOST, opened(RENAME), no_process, "unexpected_frame")
+    case("STARTED of a pack", TO_HOST, opened(PACK), frame(STARTED, 1, pack({"pid": None, "size": 20})))
     case("STARTED of a watch", TO_HOST, opened(WATCH), no_process)
     for kind, name, body in (
         (DATA, "DATA", content(1, 1, 0, 1)),
@@ -669,10 +676,13 @@ def outcomes() -> None:
         "a negative size": ENTRY | {"size": -1},
     }.items():
         case(f"RESULT of stat with {name}", TO_HOST, opened(STAT), frame(RESULT, 1, pack(wrong)), "malformed_payload")
-    for op in (READ, LIST, WATCH):
+    for op in (READ, LIST, WATCH, PACK):
         done = frame(RESULT, 1, pack({}))
         case(f"RESULT of {op['op']} before END", TO_HOST, running(op), done, "unexpected_frame")
         case(f"RESULT of {op['op']}", TO_HOST, running(op) + sent_to_host(end(1, 1, 0)), done)
+    unpacked = frame(RESULT, 1, pack({"path": b"/tmp/a", "entries": 1, "size": 0}))
+    case("RESULT of unpack before the host's END", TO_HOST, running(UNPACK), unpacked, "unexpected_frame")
+    case("RESULT of unpack", TO_HOST, running(UNPACK) + sent_to_agent(end(0, 1, 0)), unpacked)
     written = frame(RESULT, 1, pack({"size": 0}))
     case("RESULT of write before the host's END", TO_HOST, running(WRITE), written, "unexpected_frame")
     case("RESULT of write", TO_HOST, running(WRITE) + sent_to_agent(end(0, 1, 0)), written)
@@ -831,6 +841,7 @@ def channels_to_agent() -> None:
     case("a second END of stdin", TO_AGENT, ended, end(0, 1, 5), "channel_ended")
     case("stdin of a process without", TO_AGENT, running(MERGED), content(0, 1, 0, 1), "unexpected_frame")
     case("stdin of a read", TO_AGENT, running(READ), content(0, 1, 0, 1), "unexpected_frame")
+    case("content of an unpack", TO_AGENT, running(UNPACK), content(0, 1, 0, 5))
     case("content of a write", TO_AGENT, running(WRITE), content(0, 1, 0, 5))
     case("END of a write", TO_AGENT, running(WRITE), end(0, 1, 0))
     told = running() + sent_to_host(content(1, 1, 0, 5))

@@ -143,7 +143,7 @@ impl Unpacking {
         let (folder, name) = self.find(&entry)?;
         match entry.kind {
             Kind::Folder => self.make_folder(folder, &name, entry),
-            Kind::Link(ref target) => make_link(self.id, &folder, &name, target),
+            Kind::Link(ref target) => make_link(self.id, &folder, &name, target, entry.modified_ns),
             Kind::File => {
                 if name == b"." {
                     return Err(Errno::ISDIR);
@@ -278,8 +278,11 @@ fn open_below(above: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat2(above, name, flags, Mode::empty(), resolve)
 }
 
-fn make_link(id: u32, folder: &OwnedFd, name: &[u8], target: &[u8]) -> Result<(), Errno> {
+fn make_link(id: u32, folder: &OwnedFd, name: &[u8], target: &[u8], modified_ns: u64) -> Result<(), Errno> {
     let (temporary, ()) = with_new_name(id, |name| rustix::fs::symlinkat(target, folder, name))?;
+    let itself = AtFlags::SYMLINK_NOFOLLOW;
+    // Not every file system keeps the time of a link, and nobody depends on it.
+    let _ = rustix::fs::utimensat(folder, &temporary, &times(modified_ns), itself);
     rustix::fs::renameat(folder, &temporary, folder, name).inspect_err(|_| {
         let _ = rustix::fs::unlinkat(folder, &temporary, AtFlags::empty());
     })

@@ -575,3 +575,34 @@ async def test_what_is_not_there_cannot_be_watched(subject: Subject) -> None:
     files = subject.node.files(await subject.started())
     with pytest.raises(errors.SandboxFilesystemNotFoundError):
         await files.watch("/tmp/none", kinds=FILE_CHANGES)
+
+
+async def test_a_tree_is_copied_out_and_in_again(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.write("/tmp/a/tool", chunks(b"ab", b"cd"), mode=0o751)
+    await files.make_directory("/tmp/a/b")
+    reading = await files.pack("/tmp/a")
+    stream = b"".join([bytes(chunk) async for chunk in reading.chunks()])
+    await reading.close()
+    done = await files.unpack("/tmp", chunks(stream[:7], stream[7:]), name="copy")
+    assert (done.path, done.entries, done.size) == ("/tmp/copy", 3, 4)
+    assert (await files.stat("/tmp/copy/tool")).permissions == "0751"
+    assert (await files.unpack("/tmp/new/place", chunks(stream))).path == "/tmp/new/place"
+    assert sorted([entry.name async for entry in files.list("/tmp/new/place")]) == ["b", "tool"]
+
+
+async def test_trees_that_cannot_be_copied_have_their_errors(subject: Subject) -> None:
+    files = subject.node.files(await subject.started())
+    await files.write("/tmp/file", chunks(b"x"))
+    reading = await files.pack("/tmp/file")
+    stream = b"".join([bytes(chunk) async for chunk in reading.chunks()])
+    with pytest.raises(errors.SandboxFilesystemNotFoundError):
+        await files.pack("/tmp/none")
+    with pytest.raises(errors.SandboxFilesystemIsADirectoryError):
+        await files.unpack("/tmp", chunks(stream))
+    with pytest.raises(errors.SandboxFilesystemNotADirectoryError):
+        await files.unpack("/tmp/file/below", chunks(stream))
+    with pytest.raises(errors.SandboxFilesystemNotFoundError):
+        await files.unpack("/tmp/none/below", chunks(stream), parents=False)
+    with pytest.raises(errors.InvalidError):
+        await files.unpack("/tmp/bad", chunks(b"no tree at all"))

@@ -17,6 +17,7 @@ DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial/first-sandbox.md"
 RUN = DOCS / "how-to/run-a-command.md"
 LOGS = DOCS / "how-to/read-logs.md"
+COPY = DOCS / "how-to/copy-files.md"
 TERMINAL = DOCS / "how-to/use-a-terminal.md"
 
 pytestmark = pytest.mark.timeout(120)
@@ -51,7 +52,9 @@ def run(server: Server, argv: list[str], folder: Path, text: str | None = None) 
 def programs() -> list[str]:
     """Return the programs of the pages; those that install packages are run as examples are, elsewhere."""
     found = [
-        program for page in (ROOT / "README.md", TUTORIAL, RUN, TERMINAL, LOGS) for program in blocks(page, "python")
+        program
+        for page in (ROOT / "README.md", TUTORIAL, RUN, COPY, TERMINAL, LOGS)
+        for program in blocks(page, "python")
     ]
     return [program for program in found if "pip_install" not in program and "local_entrypoint" not in program]
 

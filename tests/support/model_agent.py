@@ -40,6 +40,7 @@ ENTRY = {
     "modified": 1.5,
     "target": None,
 }
+UNPACKED = {"path": b"/a", "entries": 1, "size": 0}
 RESULTS: dict[str, Any] = {
     "read": {},
     "write": {"size": 1},
@@ -49,6 +50,8 @@ RESULTS: dict[str, Any] = {
     "remove": {},
     "rename": {},
     "watch": {},
+    "pack": {},
+    "unpack": UNPACKED,
 }
 AT_ONCE = ("stat", "mkdir", "remove", "rename")
 
@@ -209,9 +212,9 @@ def _opened(op: dict[str, Any]) -> AgentSide:
         outputs = {1: op["stdout"] == "pipe", 2: op["stderr"] == "pipe"}
         side.channels = {number: Channel(op["limits"][number - 1]) for number, piped in outputs.items() if piped}
         side.stdin = Stdin() if op["stdin"] == "pipe" else None
-    elif side.op in ("read", "list", "watch"):
+    elif side.op in ("read", "list", "watch", "pack"):
         side.channels = {1: Channel(op["limit"])}
-    elif side.op == "write":
+    elif side.op in ("write", "unpack"):
         side.stdin = Stdin()
     return side
 

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "create": "skerry.cli.create",
     "exec": "skerry.cli.exec",
     "shell": "skerry.cli.shell",
+    "cp": "skerry.cli.cp",
     "attach": "skerry.cli.attach",
     "ls": "skerry.cli.ls",
     "ps": "skerry.cli.ps",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import BinaryIO
 
 from skerry.client.client import Client
@@ -16,7 +16,7 @@ from skerry.wire import native
 __all__ = ["content", "entries", "single", "write"]
 
 
-async def content(client: Client, opening: native.OpenVolumeRead) -> AsyncIterator[bytes]:
+async def content(client: Client, opening: native.OpenVolumeRead | native.OpenRead) -> AsyncGenerator[bytes, None]:
     """Yield a file as it comes; raises ServerUnavailableError if the server goes away in its middle."""
     socket = await (await client.connection()).socket()
     try:

@@ -16,8 +16,10 @@ from skerry.model.errors import (
     SandboxFilesystemNotFoundError,
     SandboxFilesystemPathAlreadyExistsError,
 )
-from skerry.model.sandboxes import FileEntry
+from skerry.model.sandboxes import FileEntry, Unpacked
+from skerry.testing.trees import joined, packed, unpacked
 from skerry.testing.watches import MemoryWatching
+from skerry.wire.trees import Entry
 
 _CHUNK = 256 << 10
 
@@ -122,6 +124,37 @@ class MemoryFiles:
         self.directories = {_moved(one, path, target) for one in self.directories}
         self.modes = {_moved(one, path, target): mode for one, mode in self.modes.items()}
         self._tell("move", path, target)
+
+    async def pack(self, path: str) -> MemoryReading:
+        if path not in self.contents and path not in self.directories:
+            raise SandboxFilesystemNotFoundError(f"there is no {path}")
+        below = [one for one in sorted([*self.contents, *self.directories]) if one != path and _within(one, path)]
+        stream = b"".join(
+            packed(one[len(path) :].strip("/"), self._entry(one), self.contents.get(one, b"")) for one in [path, *below]
+        )
+        return MemoryReading(stream)
+
+    async def unpack(
+        self, path: str, chunks: AsyncIterator[bytes | memoryview], *, name: str | None = None, parents: bool = True
+    ) -> Unpacked:
+        root = posixpath.join(path, name) if name is not None and path in self.directories else path
+        self._make_parents(root, parents)
+        found = unpacked(b"".join([bytes(chunk) async for chunk in chunks]))
+        for below, (entry, content) in found.items():
+            await self._put(joined(root, below), entry, content)
+        return Unpacked(path=root, entries=len(found), size=sum(len(content) for _, content in found.values()))
+
+    async def _put(self, path: str, entry: Entry, content: bytes) -> None:
+        if entry.type == "directory":
+            if path in self.contents:
+                raise SandboxFilesystemNotADirectoryError(f"{path} is no directory")
+            await self.make_directory(path, mode=entry.mode)
+            return
+        if path in self.directories:
+            raise SandboxFilesystemIsADirectoryError(f"{path} is a directory; name a file in it")
+        kind = "modify" if path in self.contents else "create"
+        self.contents[path], self.modes[path] = content, entry.mode
+        self._tell(kind, path)
 
     async def watch(
         self, path: str, *, recursive: bool = False, kinds: Collection[str], timeout_s: float | None = None

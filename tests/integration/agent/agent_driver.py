@@ -206,7 +206,7 @@ class Host:
     def open(self, op: str, **fields: Any) -> int:
         stream, self.next_stream = self.next_stream, self.next_stream + 1
         self.outputs[stream] = Output()
-        self.send_map("OPEN", stream, op=op, **fields)
+        self.send("OPEN", stream, msgspec.msgpack.encode({"op": op, **fields}))
         return stream
 
     def start(

@@ -206,3 +206,22 @@ async def test_a_watch_that_is_closed_is_let_go_of(door: Door) -> None:
         await client.next_until(FrameType.PONG)
         await settle()
     assert [watching.over for watching in files.watchings] == [True]
+
+
+async def test_a_tree_goes_out_and_in_as_one_stream(door: Door) -> None:
+    sandbox = await door.sandbox()
+    await written(door, sandbox, b"/tmp/a/file", b"x" * 1000)
+    async with door.connect() as client:
+        stream = await client.open("pack", sandbox=sandbox, path=b"/tmp/a", limit=MIB)
+        frames = await client.next_until(FrameType.RESULT)
+        assert frames[0].type is FrameType.STARTED
+        content = b"".join(frame.content for frame in frames if frame.type is FrameType.DATA)
+        stream = await client.open("unpack", sandbox=sandbox, path=b"/tmp", name=b"copy")
+        await client.expect(FrameType.STARTED, stream)
+        await client.data(stream, 0, content)
+        await client.end(stream, len(content))
+        told = (await client.next_until(FrameType.RESULT))[-1].map
+        assert told == {"path": b"/tmp/copy", "entries": 2, "size": 1000}
+        await client.open("unpack", sandbox=sandbox, path=b"/tmp", name=b"../up")
+        assert (await client.expect(FrameType.ERROR)).map["code"] == "invalid_argument"
+    assert door.node.files(sandbox).contents["/tmp/copy/file"] == b"x" * 1000

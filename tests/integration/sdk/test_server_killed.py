@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -312,3 +313,22 @@ def test_a_watch_goes_on_and_says_that_it_may_have_missed_something(server: Serv
         wait_for(lambda: has(FileWatchEventType.Modify, "/root/file"), "a change")
         box.terminate()
         ended.result(30)
+
+
+def test_a_copy_goes_through_though_the_server_is_killed_in_its_middle(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    for number in range(60):
+        (tmp_path / f"tree/{number}").write_bytes(os.urandom(2_000_000))
+    with sandbox(block_network=True) as box, in_background() as submit:
+        copied = submit(box.filesystem.copy_from_local, tmp_path / "tree", "/root/tree")
+        wait_for(lambda: box.filesystem.exists("/root/tree/1"), "the copy's beginning")
+        restart(server)
+        copied.result(60)
+        back = submit(box.filesystem.copy_to_local, "/root/tree", tmp_path / "back")
+        wait_for((tmp_path / "back").exists, "the way back")
+        restart(server)
+        back.result(60)
+        for path in (tmp_path / "tree").iterdir():
+            assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+        assert len(box.filesystem.list_files("/root/tree")) == 60
+        assert len(list((tmp_path / "back").iterdir())) == 60

@@ -38,10 +38,12 @@ from skerry.wire.messages import (
     OpenExec,
     OpenList,
     OpenMkdir,
+    OpenPack,
     OpenRead,
     OpenRemove,
     OpenRename,
     OpenStat,
+    OpenUnpack,
     OpenWatch,
     OpenWrite,
     Setup,
@@ -72,6 +74,8 @@ OPS: list[Open] = [
     OpenRemove(path=b"/a"),
     OpenRename(path=b"/a", target=b"/b"),
     OpenWatch(path=b"/a", kinds=("create",), limit=200),
+    OpenPack(path=b"/a", limit=300),
+    OpenUnpack(path=b"/a"),
 ]
 
 

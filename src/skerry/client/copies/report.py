@@ -15,7 +15,7 @@ TOLD: Final = 10
 
 @dataclass
 class Report:
-    """Entries are files, folders and links, `size` the bytes of files; `total` is known where a single file is copied."""
+    """Entries are files, folders and links, `size` the bytes of files; `total` is known for a single file."""
 
     entries: int = 0
     size: int = 0

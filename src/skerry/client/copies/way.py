@@ -13,8 +13,9 @@ from skerry.client.copies.reading import LocalTree
 from skerry.client.copies.report import Report
 from skerry.client.copies.writing import LocalPlace
 from skerry.client.files import FileCall, repeat
+from skerry.client.transports.http import ConnectionLost
 from skerry.client.transports.socket import FrameSocket
-from skerry.model.errors import SandboxFilesystemError
+from skerry.model.errors import SandboxFilesystemError, ServerUnavailableError
 from skerry.wire import native
 from skerry.wire.frames import ProtocolViolation
 from skerry.wire.trees import TreeReader
@@ -121,6 +122,23 @@ def _take(place: LocalPlace, reader: TreeReader, content: bytes) -> None:
         place.take(record)
 
 
+async def pour(client: Client, sandbox: str, source: AsyncIterator[bytes], path: str) -> int:
+    """Make a file of what comes, and return its size; it appears whole or not at all."""
+    opening = native.OpenWrite(sandbox=sandbox, path=native.encode_name(path))
+    size = 0
+    try:
+        async with FileCall(await (await client.connection()).socket(), opening) as call:
+            await call.started(native.WriteStarted)
+            async for piece in source:
+                size += len(piece)
+                await call.send(piece)
+            call.send_end()
+            await call.result(native.Written)
+    except ConnectionLost as exc:
+        raise ServerUnavailableError("the server went away, and the source cannot be read again") from exc
+    return size
+
+
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what a function that blocks returns. It has ended when this ends, also by a cancellation."""
     task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
@@ -129,6 +147,11 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+def given(path: str | os.PathLike[str]) -> Path:
+    """Return a path of this machine as it was given."""
+    return Path(os.fspath(path))
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:

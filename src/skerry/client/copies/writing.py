@@ -162,6 +162,8 @@ class LocalPlace:
             return
         target = entry.target
         temporary, _ = _new(lambda temporary: os.symlink(target, temporary, dir_fd=above))
+        with contextlib.suppress(OSError):  # not every file system keeps the time of a link
+            os.utime(temporary, ns=(entry.modified_ns, entry.modified_ns), dir_fd=above, follow_symlinks=False)
         try:
             os.replace(temporary, name, src_dir_fd=above, dst_dir_fd=above)
         except OSError:

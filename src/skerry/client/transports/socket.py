@@ -122,7 +122,8 @@ class FrameSocket(asyncio.BufferedProtocol):
             listener.on_fork()
 
     def abort(self) -> None:
-        if self._transport is not None:
+        # One that has closed itself behind its last byte cannot be aborted any more: asyncio would fail.
+        if self._transport is not None and not self._gone.is_set():
             self._transport.abort()
 
     # Called by the transport.
