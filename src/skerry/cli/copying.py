@@ -12,10 +12,10 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from skerry import aio
-from skerry.cli.cp import STREAM, Place
 from skerry.cli.naming import find
 from skerry.cli.output import print_json, tell
 from skerry.cli.passing import write_all
+from skerry.cli.places import STREAM, Place
 from skerry.cli.progress import Progress, amount
 from skerry.client import volume_files
 from skerry.client.client import resolve

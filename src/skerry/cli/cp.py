@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from skerry.cli import completing
 from skerry.cli.options import json_option
+from skerry.cli.places import STREAM, Place, parse_place
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -21,29 +20,6 @@ Examples:
   skerry cp APP/NAME:/var/log logs
   tar c . | skerry cp - sb_...:/root/all.tar
 """
-# A path of this machine that looks like this is written as ./NAME:/PATH.
-_REMOTE: Final = re.compile(r"(?P<sandbox>[^:./~][^:]*):(?P<path>.*)", re.DOTALL)
-STREAM: Final = "-"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where something is: in a sandbox, or on this machine; `-` is stdin or stdout."""
-
-    sandbox: str | None
-    path: str
-
-
-def parse_place(_ctx: click.Context, _param: click.Parameter, value: str) -> Place:
-    found = _REMOTE.fullmatch(value)
-    if found is None:
-        return Place(None, value)
-    if not found["path"].startswith("/"):
-        raise click.BadParameter(
-            f"{value!r}: a path in a sandbox is absolute, such as {found['sandbox']}:/root; a file of this machine "
-            "with a colon in its name is written with ./ before it"
-        )
-    return Place(found["sandbox"], found["path"])
 
 
 def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
