@@ -95,6 +95,14 @@ def test_the_commands_that_carry_a_project_in_and_a_report_out(server: Server, t
     server.check_no_sandbox_left()
 
 
+def test_the_commands_that_copy_files_do_what_they_show(server: Server, tmp_path: Path) -> None:
+    told = run(server, ["bash", "-e", "-o", "pipefail", "-c", blocks(COPY, "sh")[0]], tmp_path)
+    assert told.startswith("42\n")
+    assert "project/answer.py\n" in told
+    assert (tmp_path / "copy.py").read_text() == "print(6 * 7)\n"
+    server.check_no_sandbox_left()
+
+
 def test_the_tutorials_commands_do_what_they_show(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     told = run(server, ["bash", "-e", "-o", "pipefail", "-c", blocks(TUTORIAL, "sh")[1]], tmp_path)
