@@ -113,29 +113,28 @@ def sync_file_system(descriptor: int) -> None:
 
 
 def _copy(source: int, into: int) -> str:
+    """Copy a file as long as it is now, and return its digest; what is appended meanwhile is left out."""
     digest = hashlib.sha256()
-    end = 0
-    for offset, length in _extents(source):
-        at = offset
-        while at < offset + length:
-            chunk = os.pread(source, min(_CHUNK, offset + length - at), at)
+    size = os.fstat(source).st_size
+    for start, end in _extents(source, size):
+        at = start
+        while at < end:
+            chunk = os.pread(source, min(_CHUNK, end - at), at)
             if not chunk:
-                break
+                break  # it was cut, and reads as zeros from here on
             digest.update(b"%d:%d;" % (at, len(chunk)))
             digest.update(chunk)
             _write_at(into, chunk, at)
             at += len(chunk)
-        end = max(end, at)
-    size = max(end, os.fstat(source).st_size)
     os.ftruncate(into, size)
     digest.update(b"=%d" % size)
     return digest.hexdigest()
 
 
-def _extents(source: int) -> Iterator[tuple[int, int]]:
-    """Yield where a file has data: offset and length."""
+def _extents(source: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield where a file has data: the offsets of its begin and end, up to `size`."""
     at = 0
-    while True:
+    while at < size:
         try:
             start = os.lseek(source, at, os.SEEK_DATA)
             at = os.lseek(source, start, os.SEEK_HOLE)
@@ -143,7 +142,7 @@ def _extents(source: int) -> Iterator[tuple[int, int]]:
             if exc.errno == errno.ENXIO:  # no data behind `at`
                 return
             raise
-        yield start, at - start
+        yield start, min(at, size)
 
 
 def _write_at(descriptor: int, content: bytes, at: int) -> None:

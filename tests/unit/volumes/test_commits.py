@@ -163,3 +163,22 @@ def test_a_content_that_was_there_already_is_synced_with_its_folder_all_the_same
     (blob,) = blobs(tmp_path)
     assert blob.parent in synced
     assert blob.parent.parent in synced
+
+
+def test_what_is_appended_or_cut_while_a_file_is_read_never_makes_up_bytes(
+    tree: Path, root: int, commits: Commits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was = os.urandom(3 << 20)
+    (tree / "a").write_bytes(was)
+    read = os.pread
+
+    def while_it_grows(descriptor: int, size: int, at: int) -> bytes:
+        with (tree / "a").open("ab") as file:
+            file.write(b"x" * 4096)
+        return read(descriptor, size, at)
+
+    monkeypatch.setattr(blobs_module.os, "pread", while_it_grows)
+    commits.make(ONE, root, previous=None, size_bytes=GIB)
+    monkeypatch.setattr(blobs_module.os, "pread", read)
+    assert content(commits, ONE, b"a") == was
+    assert commits.look(ONE, b"a").size == len(was)
