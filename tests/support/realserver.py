@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.base_image import give
-from leftovers import check_nothing_left
+from leftovers import check_nothing_left, mounts_below
 
 from skerry import Client
 from skerry.apps.node import instance_of
@@ -190,6 +190,8 @@ def _force_end(server: Server) -> None:
         server._process = None
     for pid in server.sentries():
         os.kill(pid, 9)
+    for line in mounts_below(server.data):
+        subprocess.run(["umount", "--lazy", line.split()[1]], check=False)
 
 
 def _listens(client: Client) -> bool:
