@@ -6,6 +6,7 @@ of state goes through `Live.move`, every end through `_finish`, whoever saw it f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -238,16 +239,27 @@ class Sandboxes:
         live.move(SandboxState.STARTING)
         self._live[sandbox] = live
         launch = Launch(sandbox=sandbox, spec=spec, image=image, entrypoint=entrypoint)
+        # The row is there long before it runs; a sandbox without one would be ended by the next server.
+        start = self._owner().start(self._start(live, launch, hidden), name=f"start of {sandbox}")
         try:
             kept = await self._store.put_sandbox(live.view, idempotency_key=key)
         except BaseException:
-            self._withdraw(live)
+            await asyncio.shield(self._take_back(live, start))
             raise
         if kept.id != sandbox:
-            self._withdraw(live)
+            await asyncio.shield(self._take_back(live, start))
             return self._live.get(kept.id) or Live(kept)
-        self._owner().start(self._start(live, launch, hidden), name=f"start of {sandbox}")
         return live
+
+    async def _take_back(self, live: Live, start: asyncio.Task[None]) -> None:
+        """Undo a start that has no row of its own: the write has failed, or its key had made another."""
+        start.cancel()
+        await asyncio.wait([start])
+        self._withdraw(live)
+        if live.view.state is SandboxState.RUNNING:  # the write took longer than the start
+            node = self._nodes[live.view.node]
+            await node.terminate(live.view.id)
+            node.forget(live.view.id)
 
     def _withdraw(self, live: Live) -> None:
         self._places.release(live.view.id)
@@ -272,6 +284,7 @@ class Sandboxes:
         # Its end may have been told already: a program that exits at once.
         states = (SandboxState.RUNNING,) if live.view.state is SandboxState.STARTING else ()
         live.move(*states, started_at=started.started_at, stages=started.stages)
+        live.settled.set()  # whoever waits need not wait for the row: a successor hears from the node that it runs
         await self._store.update_sandbox(live.view)
         log.info(
             "sandbox.started",
