@@ -106,6 +106,9 @@ class ProcessHandle(Protocol):
 
     async def wait(self) -> ProcessExit: ...
 
+    async def drain(self, still_s: float) -> None:
+        """Let the output of an ended process arrive, until its channels end or nothing more comes for so long."""
+
 
 class FileReading(Protocol):
     """A file being read."""

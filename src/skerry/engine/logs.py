@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
-from skerry.engine.interfaces import Output
+from skerry.engine.interfaces import Output, ProcessHandle
 from skerry.engine.processes import Processes
 from skerry.model import limits
 from skerry.model.errors import InvalidError
@@ -15,6 +17,10 @@ from skerry.model.sandboxes import KeptOutput
 
 CHUNK_BYTES: Final = 256 << 10
 CHANNELS: Final = (1, 2)
+DRAIN_S: Final = 0.3
+"""How long the output of an ended process may stand still before it is taken for all that comes."""
+DRAIN_MAX_S: Final = 2.0
+"""How long it may go on arriving: something in the background may still write."""
 
 
 class Logs:
@@ -35,7 +41,16 @@ class Logs:
         if since is not None and not math.isfinite(since):
             raise InvalidError("since is no time; give Unix seconds")
         handle = self._processes.get(sandbox, process)
+        if handle.view.exit is not None:
+            await _drain(handle)
         return [await _kept(handle.output(channel), channel, tail, since) for channel in CHANNELS]
+
+
+async def _drain(handle: ProcessHandle) -> None:
+    """Let the last bytes of an ended process come: its end is told at once, and may be known before them."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_MAX_S):
+            await handle.drain(DRAIN_S)
 
 
 async def _kept(output: Output, channel: int, tail: int | None, since: float | None) -> KeptOutput:

@@ -88,6 +88,9 @@ class FakeProcess:
     async def wait(self) -> ProcessExit:
         return await asyncio.shield(self._exited)
 
+    async def drain(self, still_s: float) -> None:
+        """Nothing is on its way here."""
+
     # As its program sees it
 
     async def read(self) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from agent_end import EXITED, AgentEnd, control, linked
+from agent_end import DEADLINE_S, EXITED, AgentEnd, control, linked
 from waiting import until
 
 from skerry.model.exits import ProcessExit, ProcessReason, SandboxExit, SandboxReason
@@ -17,7 +17,7 @@ from skerry.node.agent_link import AgentLink
 from skerry.node.output_quota import NodeQuota
 from skerry.node.records import Entry, Journal, ProcessEnded, ProcessStarted, SandboxEnd
 from skerry.node.table import ProcessTable
-from skerry.wire.frames import FrameType, encode_end
+from skerry.wire.frames import FrameType, encode_data_header, encode_end
 from skerry.wire.messages import OpenExec, Started
 
 IDS = RandomIds()
@@ -115,3 +115,33 @@ async def test_the_oldest_ended_processes_go_and_those_that_run_stay(
     found = ProcessTable(table.sandbox, tmp_path, NodeQuota(lambda: 1 << 40))
     found.read()
     assert [process.view.id for process in found.all()] == [started[1], started[4], started[5]]
+
+
+# What comes behind an end
+
+
+async def test_output_that_comes_behind_the_end_of_its_process_is_waited_for(tmp_path: Path) -> None:
+    table = ProcessTable(SandboxId(IDS.new(SANDBOX)), tmp_path, NodeQuota(lambda: 1 << 40))
+    async with linked() as (link, agent):
+        process = table.get(await start(table, link, agent, ends=False))
+        assert process is not None
+        await agent.send(control(FrameType.EXIT, 1, EXITED))
+        await process.wait()
+        draining = asyncio.ensure_future(process.drain(DEADLINE_S))
+        await agent.send(encode_data_header(1, 1, 0, 4) + b"late")
+        await until(lambda: process.output(1).end == 4)
+        assert not draining.done()
+        await agent.send(encode_end(1, 1, 4))
+        await draining
+        assert process.output(1).read(0, 99) == (0, b"late")
+
+
+async def test_output_that_stands_still_behind_an_end_is_waited_for_no_longer(tmp_path: Path) -> None:
+    table = ProcessTable(SandboxId(IDS.new(SANDBOX)), tmp_path, NodeQuota(lambda: 1 << 40))
+    async with linked() as (link, agent):
+        process = table.get(await start(table, link, agent, ends=False))
+        assert process is not None
+        await agent.send(control(FrameType.EXIT, 1, EXITED))
+        await process.wait()
+        await process.drain(0.01)
+        assert not process.output(1).ended
