@@ -15,7 +15,8 @@ class IdleClock:
     """Runs from `begin` on, whenever there is no use.
 
     `note` is told what a successor must know, at each change: since when it runs, or None while it stands. `on_over`
-    is called once, when it has run for `timeout_s`; without that it only tells the time.
+    is called once, when it has run for `timeout_s`. Without that it only tells the time, and notes nothing: that would
+    cost each exec two writes for what ends nobody.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class IdleClock:
         self._uses += 1
         if self._uses == 1 and self._begun:
             self._stand()
-            self._note(None)
+            self._tell_successor(None)
 
     def leave(self) -> None:
         """One use less."""
@@ -70,13 +71,17 @@ class IdleClock:
 
     def _run(self, since: float) -> None:
         if self._uses:
-            self._note(None)
+            self._tell_successor(None)
             return
         self.since = since
-        self._note(since)
+        self._tell_successor(since)
         if self._timeout_s is not None:
             left_s = max(0.0, since + self._timeout_s - self._now())
             self._timer = asyncio.get_running_loop().call_later(left_s, self._ring)
+
+    def _tell_successor(self, since: float | None) -> None:
+        if self._timeout_s is not None:
+            self._note(since)
 
     def _stand(self) -> None:
         self.since = None

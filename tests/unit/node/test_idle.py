@@ -79,12 +79,16 @@ async def test_a_use_in_the_turn_in_which_it_would_ring_comes_before_or_after_it
     clock.stop()
 
 
-async def test_without_a_timeout_it_only_tells_the_time() -> None:
+async def test_without_a_timeout_it_tells_the_time_and_notes_nothing() -> None:
     watch = Watch(timeout_s=None)
     clock = watch.clock()
     clock.begin()
-    assert clock.since == 100.0
+    watch.at = 110.0
+    with clock.use():
+        assert clock.since is None
+    assert clock.since == 110.0
     assert clock._timer is None
+    assert not watch.noted
 
 
 async def test_stopped_it_notes_nothing_more() -> None:
