@@ -62,6 +62,8 @@ pub struct Agent {
     session: Session,
     processes: Processes,
     tasks: Tasks,
+    /// Signals have come, of which one was looked for: a child that has ended.
+    signalled: bool,
     next_sweep: Option<Instant>,
     shutdown: Option<Instant>,
     finished: bool,
@@ -89,6 +91,7 @@ impl Agent {
             session: Session::default(),
             processes: Processes::new(null),
             tasks: Tasks::default(),
+            signalled: false,
             next_sweep: None,
             shutdown: None,
             finished: false,
@@ -103,6 +106,14 @@ impl Agent {
                 self.schedule_sweep();
             }
             self.write()?;
+            if std::mem::take(&mut self.signalled) {
+                // The host waits for an exit, and not for us to see whether there are more.
+                self.take_signals();
+                if self.finished {
+                    break;
+                }
+                self.write()?;
+            }
             self.listen();
             self.arm();
             self.processes.tidy();
@@ -118,10 +129,17 @@ impl Agent {
         match token {
             Token::Input => self.read()?,
             Token::Output => self.write()?,
-            Token::Signals => self.take_signals(),
+            Token::Signals => {
+                self.signalled = true;
+                self.processes.reap_one(&mut self.session.streams, &self.events);
+            }
             Token::Timer => self.take_time(),
             Token::Door => self.take_offer(),
             Token::Process(id, channel) => self.pump(id, channel),
+            Token::HungUp(id, channel) => {
+                self.processes.hung_up(&mut self.session.streams, &self.events, id, channel);
+                self.schedule_sweep();
+            }
             Token::Task(id) => drop(self.tasks.wake(id)),
         }
         Ok(())

@@ -21,6 +21,8 @@ pub enum Token {
     Door,
     /// A channel of a process, by the number of its stream.
     Process(u32, u8),
+    /// The same, when nothing lies in it and nobody can write to it any more.
+    HungUp(u32, u8),
     /// A file operation, by the number of its stream.
     Task(u32),
 }
@@ -28,7 +30,7 @@ pub enum Token {
 impl Token {
     fn pack(self) -> EventData {
         let (kind, stream) = match self {
-            Token::Process(stream, channel) => (u64::from(channel), stream),
+            Token::Process(stream, channel) | Token::HungUp(stream, channel) => (u64::from(channel), stream),
             Token::Input => (16, 0),
             Token::Output => (17, 0),
             Token::Signals => (18, 0),
@@ -94,7 +96,7 @@ impl Events {
         let mut space = [MaybeUninit::uninit(); EVENTS];
         let timeout = busy.then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
         match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
-            Ok((ready, _)) => Ok(ready.iter().map(|event: &Event| Token::unpack(event.data)).collect()),
+            Ok((ready, _)) => Ok(ready.iter().map(told).collect()),
             Err(Errno::INTR) => Ok(Vec::new()),
             Err(errno) => Err(errno),
         }
@@ -123,6 +125,15 @@ impl Events {
             it_value: Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() },
         };
         let _ = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &value);
+    }
+}
+
+/// Return what an event tells. Of a pipe at its end the flags say all, so that nobody need read it to learn that.
+fn told(event: &Event) -> Token {
+    let (data, flags) = (event.data, event.flags);
+    match Token::unpack(data) {
+        Token::Process(id, channel) if flags == EventFlags::HUP => Token::HungUp(id, channel),
+        token => token,
     }
 }
 

@@ -25,6 +25,8 @@ const OPEN_FILES: u64 = 8_192;
 
 /// What every start uses.
 pub struct Starter {
+    /// Those of the last start, until there is time to close their files.
+    accounts: Option<Accounts>,
     spawner: Spawner,
     spare: SparePipes,
     null: OwnedFd,
@@ -51,6 +53,7 @@ struct Terminal {
 impl Starter {
     pub fn new(null: OwnedFd) -> Starter {
         Starter {
+            accounts: None,
             spawner: Spawner::new(),
             spare: SparePipes::default(),
             null,
@@ -61,6 +64,7 @@ impl Starter {
 
     /// Make what the next start needs, so that it need not wait for that. What cannot be made now is made then.
     pub fn make_ready(&mut self) {
+        self.accounts = None;
         self.spare.fill();
         self.spawner.make_ready();
     }
@@ -73,7 +77,8 @@ impl Starter {
         id: u32,
         exec: &Exec,
     ) -> Result<Process, Refusal> {
-        let identity = Accounts::read().identify(&exec.user)?;
+        let accounts = self.accounts.insert(Accounts::read());
+        let identity = accounts.identify(&exec.user)?;
         let pipes = Pipes::open(exec, &identity, &mut self.spare)?;
         let member = containment.admit(id).map_err(|error| exhausted("the process group", error))?;
         match self.spawn(exec, &identity, &pipes, &member, containment.mark(id)) {

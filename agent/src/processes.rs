@@ -14,6 +14,15 @@ use crate::open::{Exec, Size};
 use crate::process::{self, Expiry, Flow, Process, Scratch};
 use crate::streams::Streams;
 
+/// What a look for a child that has ended has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    One,
+    None,
+    /// There is no child at all.
+    Childless,
+}
+
 pub struct Processes {
     all: BTreeMap<u32, Process>,
     starter: Starter,
@@ -86,6 +95,18 @@ impl Processes {
                 events.forget(&source.fd);
             }
             Flow::Closed => self.close_source(streams, events, id, channel),
+        }
+    }
+
+    /// Nothing lies in a channel, and nobody can write to it any more.
+    pub fn hung_up(&mut self, streams: &mut Streams, events: &Events, id: u32, channel: u8) {
+        match self.all.get(&id) {
+            // Of a channel to a process, or a terminal, that need not be its end.
+            Some(process) if channel > 0 && !process.has_terminal() => {
+                self.close_source(streams, events, id, channel);
+            }
+            _ if channel > 0 => self.pump_out(streams, events, id, channel),
+            _ => self.pump_in(streams, events, id),
         }
     }
 
@@ -165,18 +186,27 @@ impl Processes {
     /// Reap everything that has ended, orphans included; tell whether nothing is left to wait for.
     pub fn reap(&mut self, streams: &mut Streams, events: &Events) -> bool {
         loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => {
-                    let found = self.all.iter_mut().find(|(_, process)| process.pid == pid);
-                    if let Some((id, process)) = found {
-                        let id = *id;
-                        process.reaped(status);
-                        self.tell_exit(streams, events, id);
-                    }
-                }
-                Err(Errno::CHILD) => return true,
-                Ok(None) | Err(_) => return false,
+            match self.reap_one(streams, events) {
+                Reaped::One => {}
+                Reaped::None => return false,
+                Reaped::Childless => return true,
             }
+        }
+    }
+
+    pub fn reap_one(&mut self, streams: &mut Streams, events: &Events) -> Reaped {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                let found = self.all.iter_mut().find(|(_, process)| process.pid == pid);
+                if let Some((id, process)) = found {
+                    let id = *id;
+                    process.reaped(status);
+                    self.tell_exit(streams, events, id);
+                }
+                Reaped::One
+            }
+            Err(Errno::CHILD) => Reaped::Childless,
+            Ok(None) | Err(_) => Reaped::None,
         }
     }
 

@@ -78,22 +78,29 @@ struct Plan {
     processes: Option<libc::rlimit>,
     open_files: Option<libc::rlimit>,
     no_new_privileges: bool,
+    /// Our own capabilities.
+    held: Option<CapabilitySets>,
     failed: Option<(Step, c_int)>,
 }
 
 /// The stack that every child uses in turn, and a pipe that is made ahead.
 pub struct Spawner {
     stack: Box<[u8]>,
+    /// Our own capabilities: what the sandbox was set up with, and nobody changes afterwards.
+    held: Option<CapabilitySets>,
     departure: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Spawner {
     pub fn new() -> Spawner {
-        Spawner { stack: vec![0; STACK_BYTES].into_boxed_slice(), departure: None }
+        Spawner { stack: vec![0; STACK_BYTES].into_boxed_slice(), held: None, departure: None }
     }
 
     /// Make what the next child needs.
     pub fn make_ready(&mut self) {
+        if self.held.is_none() {
+            self.held = rustix::thread::capabilities(None).ok();
+        }
         if self.departure.is_none() {
             self.departure = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok();
         }
@@ -122,6 +129,7 @@ impl Spawner {
                 .map(|most| libc::rlimit { rlim_cur: most.into(), rlim_max: most.into() }),
             open_files: request.open_files,
             no_new_privileges: request.no_new_privileges,
+            held: self.held,
             failed: None,
         };
         let pid = self.clone_child(&mut plan);
@@ -249,15 +257,15 @@ fn errno() -> c_int {
 fn contain(plan: &Plan) -> Stepped {
     if plan.join >= 0 {
         call!(Step::Contain, libc::SYS_write, plan.join, c"0".as_ptr(), 1)?;
-        delimit().map_err(|errno| (Step::Contain, errno.raw_os_error()))?;
+        delimit(plan.held).map_err(|errno| (Step::Contain, errno.raw_os_error()))?;
     }
     call!(Step::Contain, libc::SYS_setsid).map(drop)
 }
 
 /// Let every cgroup file system that the process may come to see begin at the group that it is in now. That needs
 /// what PID 1 may do and does not use, and what the process loses here.
-fn delimit() -> Result<(), Errno> {
-    let held = rustix::thread::capabilities(None)?;
+fn delimit(known: Option<CapabilitySets>) -> Result<(), Errno> {
+    let held = known.map_or_else(|| rustix::thread::capabilities(None), Ok)?;
     rustix::thread::set_capabilities(None, CapabilitySets { effective: held.permitted, ..held })?;
     // SAFETY: a cgroup namespace takes nothing away from the memory and descriptors that we share with the parent.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }?;

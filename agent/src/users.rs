@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::message::Refusal;
 use crate::paths;
 
 /// Of each file only the lines that are whole within so many bytes count: the sandbox writes these files, and PID 1
 /// reads them at each start.
-const FILE_LIMIT: u64 = 64 << 10;
+const FILE_LIMIT: usize = 64 << 10;
 const GROUPS_LIMIT: usize = 256;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -52,12 +52,15 @@ struct Group<'a> {
 pub struct Accounts {
     passwd: String,
     group: String,
+    _files: [Option<OwnedFd>; 2],
 }
 
 impl Accounts {
-    /// Read the files as they are now; one that is missing or no regular file counts as empty.
+    /// Read the files as they are now; one that is missing or cannot be read counts as empty.
     pub fn read() -> Accounts {
-        Accounts { passwd: read_text("/etc/passwd"), group: read_text("/etc/group") }
+        let ((passwd, passwd_file), (group, group_file)) =
+            (read_text("/etc/passwd"), read_text("/etc/group"));
+        Accounts { passwd, group, _files: [passwd_file, group_file] }
     }
 
     fn users(&self) -> impl DoubleEndedIterator<Item = User<'_>> {
@@ -168,38 +171,23 @@ fn records(text: &str) -> impl DoubleEndedIterator<Item = &str> {
     text.lines().filter(|line| !line.starts_with('#'))
 }
 
-fn read_text(path: &str) -> String {
-    // The sandbox may have put a FIFO there, so the open must not wait.
+/// Return what a file holds, and the file: to close it takes time too.
+fn read_text(path: &str) -> (String, Option<OwnedFd>) {
+    // The sandbox may have put anything there, a FIFO or a device: neither the open nor the read waits for it.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let Ok(fd) = paths::open(CWD, path.as_bytes(), flags, Mode::empty()) else {
-        return String::new();
+        return (String::new(), None);
     };
-    match rustix::fs::fstat(&fd) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-            let bytes = read_up_to(&fd, (stat.st_size as u64).min(FILE_LIMIT) as usize);
-            String::from_utf8_lossy(whole_lines(&bytes)).into_owned()
-        }
-        _ => String::new(),
-    }
-}
-
-/// Return the file's first `size` bytes, in one call where it has not changed meanwhile: a start waits for this.
-fn read_up_to(fd: &OwnedFd, size: usize) -> Vec<u8> {
-    let mut bytes = vec![0; size];
-    let mut filled = 0;
-    while filled < size {
-        match rustix::io::read(fd, &mut bytes[filled..]) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => filled += count,
-        }
-    }
-    bytes.truncate(filled);
-    bytes
+    // One call, and no look at what it is before: a start waits for this, and a file is larger than it was at most once.
+    let mut bytes = Vec::with_capacity(FILE_LIMIT);
+    let _ = rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes));
+    bytes.truncate(FILE_LIMIT);
+    (String::from_utf8_lossy(whole_lines(&bytes)).into_owned(), Some(fd))
 }
 
 /// Return what was read without a line that the limit has cut: half a number is another one.
 fn whole_lines(bytes: &[u8]) -> &[u8] {
-    if (bytes.len() as u64) < FILE_LIMIT {
+    if bytes.len() < FILE_LIMIT {
         return bytes;
     }
     &bytes[..bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)]
@@ -214,6 +202,7 @@ mod tests {
             passwd: "root:x:0:0:root:/root:/bin/sh\n# note\nbroken:x\nuser:x:1000:100::/home/user:\nagain:x:1000:1::/:\n"
                 .into(),
             group: "root:x:0:\nusers:x:100:\nsudo:x:27:other,user\nwheel:x:10:user\n".into(),
+            _files: [None, None],
         }
     }
 
@@ -227,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_line_that_the_limit_has_cut_does_not_count() {
-        let limit = FILE_LIMIT as usize;
+        let limit = FILE_LIMIT;
         let text = "u:x:1000:1000::/:\n".repeat(limit / 18 + 1);
         let cut = whole_lines(&text.as_bytes()[..limit]);
         assert_eq!(cut.len(), limit / 18 * 18);
@@ -262,7 +251,7 @@ mod tests {
 
     #[test]
     fn root_exists_without_a_passwd() {
-        let accounts = Accounts { passwd: String::new(), group: String::new() };
+        let accounts = Accounts { passwd: String::new(), group: String::new(), _files: [None, None] };
         let root = accounts.identify("root").expect("root");
         assert_eq!((root.uid, root.home.as_str()), (0, "/root"));
     }
