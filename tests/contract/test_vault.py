@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skerry.engine.vaults import SecretStore, Vault
+from skerry.engine.interfaces import SecretStore, Vault
 from skerry.model.errors import AlreadyExistsError, ConflictError, NotFoundError
 from skerry.model.ids import SecretId
 from skerry.model.secrets import Sealed, SecretRow, SecretView

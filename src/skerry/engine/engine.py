@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from skerry.engine.apps import Apps
 from skerry.engine.files import Files
 from skerry.engine.image_retention import ImageBounds, ImageRetention
-from skerry.engine.interfaces import Clock, DataFolders, ImageFiles, Images, NodeHandle, Store, VolumeDisk
+from skerry.engine.interfaces import Clock, DataFolders, ImageFiles, Images, NodeHandle, Store, Vault, VolumeDisk
 from skerry.engine.logs import Logs
 from skerry.engine.processes import Processes
 from skerry.engine.retention import Bounds, Retention
@@ -19,7 +19,6 @@ from skerry.engine.storage import Storage
 from skerry.engine.tasks import Tasks
 from skerry.engine.trust import Trust
 from skerry.engine.usage import Usage
-from skerry.engine.vaults import Vault
 from skerry.engine.volumes import Volumes
 from skerry.model import limits
 from skerry.model.ids import Ids, ImageId, NodeId

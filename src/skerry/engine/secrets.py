@@ -11,9 +11,8 @@ from typing import Final
 import msgspec
 
 from skerry.engine.admission import check_env, check_name, plain_name
-from skerry.engine.interfaces import Clock
+from skerry.engine.interfaces import Clock, SecretStore, Vault
 from skerry.engine.requests import check_key
-from skerry.engine.vaults import SecretStore, Vault
 from skerry.model import limits
 from skerry.model.errors import ConflictError, Error, InvalidError, NotFoundError, ResourceExhaustedError
 from skerry.model.events import Events
