@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from skerry.engine.ends import Ends
 from skerry.engine.interfaces import NodeHandle, Started, Store
+from skerry.engine.live import Live, way
 from skerry.model.errors import NotFoundError
 from skerry.model.events import Events
 from skerry.model.exits import SandboxExit, SandboxReason
-from skerry.model.ids import SandboxId
+from skerry.model.ids import NodeId, SandboxId
 from skerry.model.sandboxes import SandboxState, SandboxView
 
 log = Events("skerry.engine")
@@ -27,6 +29,41 @@ class Missed:
     exit: SandboxExit
     state: SandboxState = SandboxState.STOPPED
     at: float | None = None
+
+
+class Adoption:
+    """The sandboxes that an earlier server left, taken up."""
+
+    def __init__(
+        self, *, store: Store, nodes: Mapping[NodeId, NodeHandle], live: dict[SandboxId, Live], ends: Ends
+    ) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._live = live
+        self._ends = ends
+
+    async def run(self) -> None:
+        """Give each an entry, or record how it has ended; then remove what belongs to no sandbox."""
+        rows = self._store.live_sandboxes()
+        for view in rows:
+            live = self._live[view.id] = Live(view)
+            live.settled.set()
+            try:
+                await self._adopt_one(live)
+            except Exception as exc:  # one sandbox does not keep the server from all others
+                log.error("sandbox.adoption_failed", exc=exc, sandbox=view.id)
+                await self._ends.finish(live, lost("it could not be adopted; the server's log says why"))
+        await remove_strays(self._nodes.values(), self._store, {view.id for view in rows})
+
+    async def _adopt_one(self, live: Live) -> None:
+        view = live.view
+        found = await find(view, self._nodes.get(view.node))
+        if isinstance(found, Missed):
+            await self._ends.finish(live, found.exit, found.state, at=found.at)
+            return
+        live.move(*way(view.state, SandboxState.RUNNING), started_at=view.started_at or found.started_at)
+        await self._store.update_sandbox(live.view)
+        log.info("sandbox.adopted", sandbox=view.id, node=view.node)
 
 
 async def find(view: SandboxView, node: NodeHandle | None) -> Started | Missed:

@@ -1,47 +1,41 @@
 """Sandboxes: created, found again, waited for, terminated.
 
 A live sandbox has one entry here, which is the truth about it; the store has what must outlive the server. Every move
-of state goes through `Live.move`, every end through `_finish`, whoever saw it first.
+of state goes through `Live.move`. How one comes to run is in `starts.py`, how it ends in `ends.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from skerry.engine.admission import admit, check_env, check_tags, default_resources
-from skerry.engine.adoption import Missed, find, lost, remove_strays
-from skerry.engine.interfaces import Clock, Images, Launch, NodeHandle, NodeView, SandboxEnded, Started, Store
-from skerry.engine.live import Live, ended_error, way
+from skerry.engine.adoption import Adoption
+from skerry.engine.ends import Ends
+from skerry.engine.interfaces import Clock, Images, NodeHandle, NodeView, Store
+from skerry.engine.live import Live, ended_error
 from skerry.engine.placement import Places
-from skerry.engine.requests import asked, check_key, without_access
+from skerry.engine.requests import asked, check_key
 from skerry.engine.secrets import Secrets
+from skerry.engine.starts import Starts
 from skerry.engine.tasks import Tasks
 from skerry.engine.volumes import Volumes
-from skerry.model import ids as prefixes
 from skerry.model.errors import (
-    Error,
     InvalidError,
     NotFoundError,
-    ResourceExhaustedError,
-    ServerUnavailableError,
     StartFailedError,
 )
 from skerry.model.events import Events
-from skerry.model.exits import SandboxExit, SandboxReason
-from skerry.model.ids import Ids, ImageId, NodeId, ProcessId, SandboxId, VolumeId
+from skerry.model.ids import Ids, ImageId, NodeId, SandboxId, VolumeId
 from skerry.model.sandboxes import SandboxFilter, SandboxState, SandboxView
-from skerry.model.secrets import Hidden, SecretAsk, sources
+from skerry.model.secrets import SecretAsk, sources
 from skerry.model.specs import Resources, SandboxSpec
 from skerry.model.text import escaped
 
 log = Events("skerry.engine")
 
 LIST_MAX = 1000
-# Two sandboxes never share a time of creation, so that a list can be continued strictly before one.
-_TICK_S = 1e-6
 
 
 class Sandboxes:
@@ -63,12 +57,12 @@ class Sandboxes:
         self._images = images
         self._volumes = volumes
         self._secrets = secrets
-        self._clock = clock
-        self._ids = ids
         self._live: dict[SandboxId, Live] = {}
-        self._places = Places(nodes)
-        self._last_created = 0.0
-        self._tasks: Tasks | None = None
+        places = Places(nodes)
+        self._ends = Ends(store=store, nodes=nodes, live=self._live, places=places, clock=clock)
+        self._starts = Starts(
+            store=store, nodes=nodes, live=self._live, places=places, ends=self._ends, clock=clock, ids=ids
+        )
 
     @property
     def live_count(self) -> int:
@@ -89,12 +83,11 @@ class Sandboxes:
 
     async def supervise(self, tasks: Tasks) -> None:
         """Take up what an earlier server left, and follow the ends of all nodes for as long as `tasks` runs."""
-        self._tasks = tasks
         newest = self._store.sandboxes(SandboxFilter(include_ended=True, limit=1))
-        self._last_created = newest[0].created_at if newest else 0.0
-        await self._adopt()
+        self._starts.supervise(tasks, last_created=newest[0].created_at if newest else 0.0)
+        await Adoption(store=self._store, nodes=self._nodes, live=self._live, ends=self._ends).run()
         for identifier, node in self._nodes.items():
-            tasks.start(self._follow_ends(node), name=f"ends of {identifier}")
+            tasks.start(self._ends.follow(node), name=f"ends of {identifier}")
 
     def default_resources(self) -> Resources:
         """Return what a sandbox gets that asks for nothing."""
@@ -116,7 +109,11 @@ class Sandboxes:
                 return self._shown(await self._outcome(first, spec))
         hidden = await self._secrets.resolve(secrets)
         check_env({**hidden.reveal(), **spec.env})
-        live = await self._record(spec, hidden, idempotency_key)
+        image = self._images.root(spec.image)
+        for mount in spec.volumes:
+            self._volumes.get(mount.volume)
+        app_name = self._app_name(spec)
+        live = await self._starts.begin(spec, hidden, image, app_name=app_name, key=idempotency_key)
         return self._shown(await self._outcome(live.view, spec))
 
     def get(self, sandbox: SandboxId) -> SandboxView:
@@ -153,7 +150,7 @@ class Sandboxes:
             return self.get(sandbox)
         await live.settled.wait()
         if not live.view.state.ended:
-            await self._terminate(live)
+            await self._ends.terminate(live)
         await live.ended.wait()
         return live.view
 
@@ -213,103 +210,7 @@ class Sandboxes:
             raise ended_error(view)
         return self.node_of(sandbox)
 
-    # How a sandbox comes to run
-
-    async def _record(self, spec: SandboxSpec, hidden: Hidden, key: str | None) -> Live:
-        """Place the sandbox, write its row and begin its start; or return the one that the key made meanwhile."""
-        image = self._images.root(spec.image)
-        for mount in spec.volumes:
-            self._volumes.get(mount.volume)
-        sandbox = SandboxId(self._ids.new(prefixes.SANDBOX))
-        app_name = self._app_name(spec)
-        node = self._places.take(sandbox, spec.resources)
-        command = spec.entrypoint or image.config.command
-        entrypoint = ProcessId(self._ids.new(prefixes.PROCESS)) if command else None
-        live = Live(
-            SandboxView(
-                id=sandbox,
-                spec=without_access(spec),
-                state=SandboxState.PENDING,
-                node=node,
-                created_at=self._next_created(),
-                app_name=app_name,
-                entrypoint=entrypoint,
-            )
-        )
-        live.move(SandboxState.STARTING)
-        self._live[sandbox] = live
-        launch = Launch(sandbox=sandbox, spec=spec, image=image, entrypoint=entrypoint)
-        # The row is there long before it runs; a sandbox without one would be ended by the next server.
-        start = self._owner().start(self._start(live, launch, hidden), name=f"start of {sandbox}")
-        try:
-            kept = await self._store.put_sandbox(live.view, idempotency_key=key)
-        except BaseException:
-            await asyncio.shield(self._take_back(live, start))
-            raise
-        if kept.id != sandbox:
-            await asyncio.shield(self._take_back(live, start))
-            return self._live.get(kept.id) or Live(kept)
-        return live
-
-    async def _take_back(self, live: Live, start: asyncio.Task[None]) -> None:
-        """Undo a start that has no row of its own: the write has failed, or its key had made another."""
-        start.cancel()
-        await asyncio.wait([start])
-        self._withdraw(live)
-        if live.view.state is SandboxState.RUNNING:  # the write took longer than the start
-            node = self._nodes[live.view.node]
-            await node.terminate(live.view.id)
-            node.forget(live.view.id)
-
-    def _withdraw(self, live: Live) -> None:
-        self._places.release(live.view.id)
-        self._live.pop(live.view.id, None)
-
-    async def _start(self, live: Live, launch: Launch, hidden: Hidden) -> None:
-        node = self._nodes[live.view.node]
-        self._places.release(live.view.id)  # from here on the node counts it
-        try:
-            started = await node.start(launch, hidden)
-        except ResourceExhaustedError as exc:
-            await self._discard(live, exc)
-        except Exception as exc:
-            await self._start_failed(live, exc)
-        else:
-            await self._started(live, started)
-        finally:
-            live.failure = live.failure or _interrupted(live)
-            live.settled.set()
-
-    async def _started(self, live: Live, started: Started) -> None:
-        # Its end may have been told already: a program that exits at once.
-        states = (SandboxState.RUNNING,) if live.view.state is SandboxState.STARTING else ()
-        live.move(*states, started_at=started.started_at, stages=started.stages)
-        live.settled.set()  # whoever waits need not wait for the row: a successor hears from the node that it runs
-        await self._store.update_sandbox(live.view)
-        log.info(
-            "sandbox.started",
-            sandbox=live.view.id,
-            node=live.view.node,
-            image=live.view.spec.image,
-            ms=round(sum(stage.ms for stage in started.stages), 1),
-        )
-
-    async def _start_failed(self, live: Live, exc: Exception) -> None:
-        if isinstance(exc, Error):
-            live.failure = exc
-        else:
-            log.error("sandbox.start_failed", exc=exc, sandbox=live.view.id)
-            live.failure = StartFailedError(f"sandbox {live.view.id} could not be started; the server's log says why")
-        evidence = escaped(live.failure.message)
-        await self._finish(live, SandboxExit(reason=SandboxReason.START_FAILED, evidence=evidence), SandboxState.FAILED)
-
-    async def _discard(self, live: Live, exc: ResourceExhaustedError) -> None:
-        """Forget a sandbox that never had a place: the same request may succeed later."""
-        live.failure = exc
-        await self._store.delete_sandbox(live.view.id)
-        live.move(SandboxState.FAILED, ended_at=self._clock.now())
-        self._withdraw(live)
-        live.ended.set()
+    # What came of a create
 
     async def _outcome(self, view: SandboxView, spec: SandboxSpec) -> SandboxView:
         """Return what came of a create, once that is known."""
@@ -322,85 +223,6 @@ class Sandboxes:
         if live.failure is not None:
             raise live.failure
         return live.view
-
-    # How it ends
-
-    async def _terminate(self, live: Live) -> None:
-        if live.view.state is SandboxState.RUNNING:
-            live.move(SandboxState.STOPPING)
-        try:
-            end = await self._nodes[live.view.node].terminate(live.view.id)
-        except NotFoundError:
-            end = SandboxExit(reason=SandboxReason.NODE_LOST, evidence="its node does not know it")
-        await self._finish(live, end)
-
-    async def _follow_ends(self, node: NodeHandle) -> None:
-        async for ended in node.ended_since_start():
-            try:
-                await self._end_told(ended)
-            except (Error, OSError) as exc:  # the others must be told all the same
-                log.error("sandbox.end_not_recorded", exc=exc, sandbox=ended.sandbox)
-
-    async def _end_told(self, ended: SandboxEnded) -> None:
-        live = self._live.get(ended.sandbox)
-        if live is not None:
-            await self._finish(live, ended.exit, at=ended.at)
-
-    async def _finish(
-        self,
-        live: Live,
-        end: SandboxExit,
-        state: SandboxState = SandboxState.STOPPED,
-        *,
-        at: float | None = None,
-    ) -> None:
-        """Record the end, once; it shows to others when it is on disk."""
-        if live.finishing:
-            return
-        live.finishing = True
-        live.move(*way(live.view.state, state), exit=end, ended_at=self._clock.now() if at is None else at)
-        try:
-            await self._store.update_sandbox(live.view)
-        except Exception as exc:
-            # The entry stays and tells the end until the server's; its successor asks the node again.
-            log.error("sandbox.end_not_kept", exc=exc, sandbox=live.view.id)
-        else:
-            self._withdraw(live)
-        finally:
-            self._places.release(live.view.id)
-            live.ended.set()
-        log.info(
-            "sandbox.ended",
-            sandbox=live.view.id,
-            reason=end.reason.value,
-            code=end.code,
-            signal=end.signal,
-            evidence=escaped(end.evidence),
-        )
-
-    # After a restart
-
-    async def _adopt(self) -> None:
-        rows = self._store.live_sandboxes()
-        for view in rows:
-            live = self._live[view.id] = Live(view)
-            live.settled.set()
-            try:
-                await self._adopt_one(live)
-            except Exception as exc:  # one sandbox does not keep the server from all others
-                log.error("sandbox.adoption_failed", exc=exc, sandbox=view.id)
-                await self._finish(live, lost("it could not be adopted; the server's log says why"))
-        await remove_strays(self._nodes.values(), self._store, {view.id for view in rows})
-
-    async def _adopt_one(self, live: Live) -> None:
-        view = live.view
-        found = await find(view, self._nodes.get(view.node))
-        if isinstance(found, Missed):
-            await self._finish(live, found.exit, found.state, at=found.at)
-            return
-        live.move(*way(view.state, SandboxState.RUNNING), started_at=view.started_at or found.started_at)
-        await self._store.update_sandbox(live.view)
-        log.info("sandbox.adopted", sandbox=view.id, node=view.node)
 
     # Small things
 
@@ -419,25 +241,9 @@ class Sandboxes:
             raise NotFoundError(f"there is no app {escaped(spec.app, limit=64)!r}; create it, or leave it out")
         return name
 
-    def _owner(self) -> Tasks:
-        if self._tasks is None:
-            raise ServerUnavailableError("the server is not running yet; try again")
-        return self._tasks
-
     def _largest_node(self) -> NodeView:
         views = [node.view() for node in self._nodes.values()]
         return max(views, key=lambda view: (view.cpus, view.memory_mib))
-
-    def _next_created(self) -> float:
-        self._last_created = max(self._clock.now(), self._last_created + _TICK_S)
-        return self._last_created
-
-
-def _interrupted(live: Live) -> Error | None:
-    """Return the error of a start that was cut off by the end of the server."""
-    if live.view.state is not SandboxState.STARTING:
-        return None
-    return ServerUnavailableError(f"the server stopped while sandbox {live.view.id} was starting; try again")
 
 
 def _created(view: SandboxView) -> SandboxView:
