@@ -65,6 +65,8 @@ PACKAGES = (
     Package("erofs-utils", command("mkfs.erofs")),  # images are EROFS files
     Package("nftables", command("nft")),  # `doctor` and the tests show rules with it
     Package("libnftables1", file("usr/lib/*/libnftables.so.1*", "usr/lib*/libnftables.so.1*")),  # the node
+    Package("iptables", command("iptables-nft")),  # tests make Docker's chains
+    Package("ufw", command("ufw")),  # tests have one at work beside sandboxes
     Package("iproute2", command("ip")),  # tests play the internet in a namespace
     Package("conntrack", command("conntrack")),  # tests count tracked connections
     Package("procps", command("ps")),  # tests look for what was left behind

@@ -20,6 +20,7 @@ from skerry.client.autostart import SERVER_PATH, group_name
 from skerry.client.settings import server_address
 from skerry.model.places import SERVER_LOG, data_dir
 from skerry.node.cgroups import CONTROLLERS, MOUNTINFO, look
+from skerry.node.network.others import look_at_others
 
 Status = Literal["ok", "note", "missing"]
 
@@ -145,6 +146,21 @@ def ip_forward() -> Finding:
     return Finding("ok", "packets are not forwarded; the server turns it on while it runs and off again")
 
 
+def other_firewalls() -> Finding:
+    if os.geteuid() != 0:
+        return Finding("note", "only root can see other firewalls; the server does", "sudo skerry doctor")
+    helped, helpless = look_at_others()
+    if helpless:
+        return Finding(
+            "note",
+            f"{', '.join(helpless)}: drops what it does not know, and the server cannot change it",
+            "accept there what comes from, or answers to, the devices sk*; see docs/operate/network.md",
+        )
+    if helped:
+        return Finding("ok", f"the server has sandboxes accepted in {', '.join(helped)} while it runs")
+    return Finding("ok", "no other firewall drops what sandboxes send")
+
+
 def disk() -> Finding:
     folder = data_dir(os.environ)
     try:
@@ -242,6 +258,7 @@ PROBES: Final[dict[str, Callable[[], Finding]]] = {
     "control groups": cgroups,
     "nftables": nftables,
     "ip forwarding": ip_forward,
+    "other firewalls": other_firewalls,
     "disk": disk,
     "memory": memory,
     "image tools": image_tools,

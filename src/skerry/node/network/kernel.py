@@ -19,13 +19,12 @@ from skerry.node.network import firewall
 from skerry.node.network.conntrack import Conntrack
 from skerry.node.network.firewall import Exemption, Standing
 from skerry.node.network.namespaces import inside, make_namespace, packet_socket
-from skerry.node.network.nftables import Nftables
+from skerry.node.network.nftables import Nftables, has_filter_of_iptables, strict_chains
 from skerry.node.network.plan import Plan, connected_networks, uplink_mtu
 from skerry.node.network.rtnetlink import Link, Rtnetlink, settle
 
 GUEST_DEVICE = "eth0"  # the slot's inner end; the guest's own name for its card is the backend's choice
 _OPEN = " open"
-_OUR_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
 
 @dataclass(frozen=True)
@@ -91,13 +90,10 @@ class Kernel:
 
     def strict_chains(self, plan: Plan) -> list[str]:
         """Return the chains of other firewalls that drop what no rule of theirs accepts, where our packets pass."""
-        chains = [entry["chain"] for entry in self._nft.read("list chains") or () if "chain" in entry]
-        return [
-            f"{chain['family']} {chain['table']} {chain['name']}"
-            for chain in chains
-            if chain.get("policy") == "drop" and chain.get("hook") in _OUR_HOOKS and chain["family"] in ("ip", "inet")
-            if chain["table"] != plan.table
-        ]
+        return strict_chains(self._nft, plan.table)
+
+    def has_filter_of_iptables(self) -> bool:
+        return has_filter_of_iptables(self._nft)
 
     def connected(self) -> list[IPv4Network]:
         return connected_networks(self.links.addresses(), self.links.routes())

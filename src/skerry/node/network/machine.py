@@ -10,6 +10,7 @@ from skerry.node.network import ledger
 from skerry.node.network.firewall import ENTRIES_MAX, Exemption, Standing
 from skerry.node.network.kernel import FoundSlot, Kernel
 from skerry.node.network.ledger import Ledger
+from skerry.node.network.others import OtherFirewalls
 from skerry.node.network.plan import CANDIDATES, Plan, choose_range, taken_networks
 from skerry.node.network.ranges import RangeRecord
 from skerry.node.network.settings import NetworkSettings, Tell
@@ -23,6 +24,7 @@ class Machine:
 
     kernel: Kernel
     plan: Plan
+    others: OtherFirewalls
     mtu: int
 
     def __init__(self, settings: NetworkSettings, tell: Tell) -> None:
@@ -46,6 +48,7 @@ class Machine:
                 self._settings.machine_folder, plan.table, alive=self.kernel.has_table, tell=self._tell
             )
             self.plan = plan
+            self.others = OtherFirewalls(self.kernel, plan, self._tell)
             self._take_over()
         self.mtu = self.kernel.mtu()
 
@@ -72,15 +75,14 @@ class Machine:
         if not written.brief_timeouts:
             self._tell("network.no_timeouts", reason="this kernel lacks CONFIG_NF_CONNTRACK_TIMEOUT")
         self._ledger.need(ledger.FORWARDING, "1", devices)
-        for chain in self.kernel.strict_chains(self.plan):
-            reason = "it drops what it does not know, and a drop is final: sandboxes may have no network"
-            self._tell("network.other_firewall", chain=chain, reason=reason)
+        self.others.settle()
 
     def undo(self) -> None:
         """Give everything back and tell what was."""
         if not self._record.held:
             return
         if hasattr(self, "plan"):
+            self.others.remove()
             self.kernel.drop_range(self.plan)
             self._tell("network.table_removed", table=self.plan.table, range=str(self.plan.network))
             self._ledger.leave()

@@ -23,10 +23,15 @@ from skerry.node.network.machine import Machine
 from skerry.node.network.plan import Plan
 from skerry.node.network.settings import NetworkSettings, Tell, log
 from skerry.node.network.slots import Slot
-from skerry.node.network.watch import RouteWatch
+from skerry.node.network.watch import ChainWatch, RouteWatch
 
 _EXEMPTIONS_EVERY_S = 300.0
 _LOOK_EVERY_S = 60.0
+# The older iptables does not tell of changes; a look takes some 3 ms of a processor.
+_LOOK_AT_SILENT_EVERY_S = 10.0
+# A reload of another firewall is many changes: one look for all, and for at most a tenth of the time.
+_REST_S = 0.1
+_REST_PER_LOOK = 10
 # How long the opening of a slot waits for the first answers about the machine's indexes; later ones come when they do.
 _FIRST_EXEMPTIONS_S = 2.0
 # How long it waits for the names of its own indexes and proxies; what is not known then stays out of reach.
@@ -55,10 +60,11 @@ class Network:
         self._mtu = 0
         self._resolvers = Resolvers(settings.resolv_conf)
         self._forwarder: Forwarder | None = None
-        self._watch: RouteWatch | None = None
+        self._watches: list[RouteWatch | ChainWatch] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._releases: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._chains_changed = asyncio.Event()
         self._exemptions_known = asyncio.Event()
         self._exemptions_awaited_until = 0.0
         self._names: exemptions.Resolver | None = None
@@ -127,6 +133,7 @@ class Network:
         """Remove the slots that belong neither to a sandbox in `keep` nor to one of this node; a line for each."""
         kept = {*keep, *(slot.sandbox for slot in self._slots.values())}
         gone = await self._do(self._started.kernel.sweep, self.plan, kept)
+        await self._do(self._started.others.settle)
         for found in gone:
             self._started.found.pop(found.sandbox, None)
             self._free.append(found.index)
@@ -221,10 +228,11 @@ class Network:
             str(plan.gateway), resolvers=self._resolvers, knows=self._askers.__contains__, port=self.settings.dns_port
         )
         await self._forwarder.start()
-        self._watch = RouteWatch(self._changed.set)
+        self._watches = [RouteWatch(self._changed.set), ChainWatch(self._chains_changed.set)]
         loop = asyncio.get_running_loop()
         self._exemptions_awaited_until = loop.time() + _FIRST_EXEMPTIONS_S
-        self._keepers = [loop.create_task(self._follow_routes()), loop.create_task(self._follow_names())]
+        following = (self._follow_routes(), self._follow_names(), self._follow_firewalls())
+        self._keepers = [loop.create_task(each) for each in following]
 
     async def _follow_routes(self) -> None:
         """Follow which networks the machine is connected to."""
@@ -237,6 +245,23 @@ class Network:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._changed.wait()
+
+    async def _follow_firewalls(self) -> None:
+        """Follow what other firewalls drop: their reload takes our accepts away, and they may come and go."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._chains_changed.clear()
+            began = loop.time()
+            try:
+                await self._do(self._started.others.settle)
+            except (Error, OSError) as exc:
+                self._tell("network.refresh_failed", what="other firewalls", error=str(exc))
+            await asyncio.sleep(_REST_S + _REST_PER_LOOK * (loop.time() - began))
+            every_s = _LOOK_AT_SILENT_EVERY_S if self._started.others.silent else _LOOK_EVERY_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await self._chains_changed.wait()
+            await asyncio.sleep(_REST_S)
 
     async def _follow_names(self) -> None:
         """Follow where the names of the exemptions lead: let through what they lead to now and led to in the last
@@ -280,11 +305,11 @@ class Network:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, *self._releases.values(), return_exceptions=True)
-        if self._watch is not None:
-            self._watch.close()
+        for watch in self._watches:
+            watch.close()
         if self._forwarder is not None:
             await self._forwarder.stop()
-        self._keepers, self._watch, self._forwarder = [], None, None
+        self._keepers, self._watches, self._forwarder = [], [], None
         try:
             await self._do(ending)
         finally:

@@ -13,6 +13,7 @@ from typing import Any
 from skerry.model.errors import InternalError, IsolationUnavailableError
 
 _LIBRARY = "libnftables.so.1"
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _JSON_OUTPUT = 1 << 4  # NFT_CTX_OUTPUT_JSON of nftables/libnftables.h
 
 
@@ -50,6 +51,23 @@ class Nftables:
     def _error(self) -> str:
         text: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
         return text.decode("utf-8", "replace").strip()
+
+
+def strict_chains(nft: Nftables, ours: str = "") -> list[str]:
+    """Return the base chains for IPv4 that drop what no rule of theirs accepts, except in the table `ours`."""
+    chains = [entry["chain"] for entry in nft.read("list chains") or () if "chain" in entry]
+    return [
+        f"{chain['family']} {chain['table']} {chain['name']}"
+        for chain in chains
+        if chain.get("policy") == "drop" and chain.get("hook") in _HOOKS and chain["family"] in ("ip", "inet")
+        if chain["table"] != ours
+    ]
+
+
+def has_filter_of_iptables(nft: Nftables) -> bool:
+    """Tell whether a table is there under the name that iptables gives its own."""
+    tables = [entry["table"] for entry in nft.read("list tables") or () if "table" in entry]
+    return any((table["family"], table["name"]) == ("ip", "filter") for table in tables)
 
 
 def _load() -> ctypes.CDLL:

@@ -238,11 +238,11 @@ async def test_the_range_can_be_named_in_the_environment(world: World) -> None:
 
 
 async def test_another_firewall_that_drops_what_it_does_not_know_is_told_of(world: World) -> None:
-    nft("add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+    nft("add table inet mine; add chain inet mine pass { type filter hook forward priority 0; policy drop; }")
     network = world.network()
     await network.start()
     await network.stop()
-    assert [told["chain"] for told in world.told_of("network.other_firewall")] == ["ip filter FORWARD"]
+    assert [told["chain"] for told in world.told_of("network.other_firewall")] == ["inet mine pass"]
 
 
 async def test_a_start_that_fails_late_undoes_what_it_did(world: World) -> None:
