@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skerry import Volume
+from skerry.client.copies.writing import stays_inside
 from skerry.client.fileinfo import FileInfo
 from skerry.model.errors import InvalidError
 from skerry.model.text import printable
@@ -45,22 +46,23 @@ def _put_file(volume: Volume, path: Path, target: str) -> None:
 
 def get_tree(volume: Volume, path: str, target: Path, *, commit: str | None) -> int:
     """Copy a file or a folder of a volume here; return how much in it was left out."""
-    is_root = not path.strip("/")
+    path = _absolute(path)
+    is_root = path == "/"
     if not is_root and volume.stat(path, commit=commit).type != "directory":
-        into = target / posixpath.basename(path.rstrip("/")) if target.is_dir() else target
+        into = target / posixpath.basename(path) if target.is_dir() else target
         _get_file(volume, path, into, commit=commit)
         return 0
     found = volume.listdir(path, recursive=True, commit=commit)
     if target.is_dir():
-        target = target / (volume.name if is_root else posixpath.basename(path.rstrip("/")))
+        target = target / (volume.name if is_root else posixpath.basename(path))
     if os.path.lexists(target):
         raise InvalidError(f"{printable(str(target))} exists already; remove it, or name another target")
     target.mkdir()
-    prefix = "/" + path.strip("/") + ("" if is_root else "/")
+    prefix = path if is_root else path + "/"
     links: list[FileInfo] = []
     left_out = 0
     for one in found:
-        here = target / one.path.removeprefix(prefix)
+        here = target / _below(one.path, prefix)
         if one.type == "directory":
             here.mkdir()
         elif one.type == "file":
@@ -75,16 +77,26 @@ def get_tree(volume: Volume, path: str, target: Path, *, commit: str | None) -> 
 
 def _make_links(links: Sequence[FileInfo], target: Path, prefix: str) -> None:
     for one in links:
-        os.symlink(one.symlink_target or "", target / one.path.removeprefix(prefix))
+        os.symlink(one.symlink_target or "", target / _below(one.path, prefix))
 
 
 def _stays_within(link: FileInfo, prefix: str) -> bool:
-    """Tell whether a link leads to something below the folder that is copied, by its words alone."""
-    to = link.symlink_target or ""
-    if not to or to.startswith("/"):
-        return False
-    leads = posixpath.normpath(posixpath.join(posixpath.dirname(link.path), to))
-    return leads.startswith(prefix)
+    return stays_inside(os.fsencode(_below(link.path, prefix)), os.fsencode(link.symlink_target or ""))
+
+
+def _absolute(path: str) -> str:
+    """Return a path of a volume as the server tells it: `.` and double slashes mean nothing; raises InvalidError."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise InvalidError(f"path {printable(path)} holds '..'; a path in a volume starts at the volume's root")
+    return "/" + "/".join(parts)
+
+
+def _below(path: str, prefix: str) -> str:
+    """Return a path below the folder that is copied. One that is not below it would be one of this machine."""
+    if not path.startswith(prefix) or path == prefix:
+        raise InvalidError(f"the server told {printable(path)}, which is not below {printable(prefix)}")
+    return path.removeprefix(prefix)
 
 
 def _get_file(volume: Volume, path: str, into: Path, *, commit: str | None, mode: int = 0o666) -> None:

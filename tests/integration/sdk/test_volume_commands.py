@@ -125,6 +125,33 @@ def test_get_of_a_hostile_tree_writes_where_it_was_told_and_nowhere_else(shared:
     ok(shared, "volume", "rm", "hostile")
 
 
+@pytest.mark.parametrize("ending", ["/.", "/./", "//"])
+def test_get_of_a_path_that_is_not_written_plainly_stays_in_its_target(
+    shared: Server, tmp_path: Path, ending: str
+) -> None:
+    volume = skerry.Volume.from_name("plain", create_if_missing=True)
+    host = tmp_path / "host"
+    host.mkdir()
+    volume.write_file(f"{host}/theirs/file", b"theirs")
+    ok(shared, "volume", "get", "plain", f"{host}{ending}", str(tmp_path / "out"))
+    assert list(host.iterdir()) == []
+    assert (tmp_path / "out" / "theirs" / "file").read_bytes() == b"theirs"
+    assert "'..'" in told(shared, "volume", "get", "plain", f"{host}/../host", str(tmp_path / "other"))
+    ok(shared, "volume", "rm", "plain")
+
+
+def test_links_that_lead_out_through_each_other_are_left_out(shared: Server, tmp_path: Path) -> None:
+    volume = skerry.Volume.from_name("chained", create_if_missing=True)
+    (tmp_path / "victim").write_text("mine")
+    with mount(volume) as sandbox:
+        sh(sandbox, "mkdir -p /data/t/a/b; cd /data/t; ln -s ../b a/b/up; ln -s a/b/up/../../../victim out")
+        sh(sandbox, "ln -s ../.. /data/t/a/b/top; ln -s a/b/top/../victim /data/t/chained")
+    ok(shared, "volume", "get", "chained", "/t", str(tmp_path / "out"))
+    for path in (tmp_path / "out").rglob("*"):
+        assert Path(os.path.realpath(path)).is_relative_to(tmp_path / "out"), path
+    ok(shared, "volume", "rm", "chained")
+
+
 def test_get_never_writes_through_a_link_that_lies_at_its_target(shared: Server, tmp_path: Path) -> None:
     volume = skerry.Volume.from_name("single", create_if_missing=True)
     volume.write_file("/file", b"theirs")

@@ -157,7 +157,7 @@ class LocalPlace:
 
     def _make_link(self, above: int, name: bytes, entry: Entry) -> None:
         assert entry.target is not None
-        if not entry.path or not stays_inside(entry):
+        if not entry.path or not stays_inside(entry.path, entry.target):
             self._report.leave_out(entry.path, "it is a link that leads out of the tree")
             return
         target = entry.target
@@ -248,19 +248,18 @@ class LocalPlace:
             self._lost = None
 
 
-def stays_inside(entry: Entry) -> bool:
-    """Tell whether a link leads to something in its tree, whatever other links of the tree are on the way.
+def stays_inside(path: bytes, target: bytes) -> bool:
+    """Tell whether a link at `path` leads to something in its tree, whatever other links of the tree are on the way.
 
     `..` counts from the folder in which the link lies, and all folders of the tree are real ones; so it is harmless
     at the beginning, and as long as it does not go further up than the root. Behind a name it would count from where
     that name leads, which may be anywhere.
     """
-    assert entry.target is not None
-    if entry.target.startswith(b"/"):
+    if not target or target.startswith(b"/"):
         return False
-    names = [name for name in entry.target.split(b"/") if name not in (b"", b".")]
+    names = [name for name in target.split(b"/") if name not in (b"", b".")]
     up = next((at for at, name in enumerate(names) if name != b".."), len(names))
-    return up <= entry.path.count(b"/") and b".." not in names[up:]
+    return up <= path.count(b"/") and b".." not in names[up:]
 
 
 def _new(make: Callable[[bytes], T]) -> tuple[bytes, T]:
