@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import subprocess
@@ -148,6 +149,7 @@ async def test_a_released_slot_leaves_nothing(world: World, network: Network) ->
 
 def everything() -> dict[str, object]:
     """What the machine has: devices, routes, neighbours, elements of our sets, tracked connections, descriptors."""
+    gc.collect()  # or what earlier tests left would close its descriptors in between
     shown = run("ip", "link") + run("ip", "route")
     return {
         "lines": [line for line in shown if "sk" in line or "11.5" in line],
