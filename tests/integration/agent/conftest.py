@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from agent_driver import Host
 from agent_places import AGENT, RUNSC, Sandbox, in_gvisor, namespaced
 
 
@@ -57,3 +58,17 @@ def own_guest(tmp_path: Path, base_image: Path) -> Iterator[Sandbox]:
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     """The same test in both places."""
     return request.getfixturevalue("boxed" if request.param == "namespaces" else "guest")
+
+
+@pytest.fixture
+def host(sandbox: Sandbox) -> Host:
+    return sandbox.host
+
+
+@pytest.fixture
+def folder(host: Host) -> Iterator[str]:
+    """A folder inside the sandbox, gone at the end."""
+    path = f"/tmp/tests-{os.getpid()}"
+    assert host.request("mkdir", path=path.encode(), mode=0o755, parents=False).result == {}
+    yield path
+    host.request("remove", path=path.encode(), recursive=True)

@@ -3,25 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
-import pytest
 from agent_driver import WINDOW, Host
 from agent_places import Sandbox
-
-
-@pytest.fixture
-def folder(sandbox: Sandbox) -> Iterator[str]:
-    """A folder inside the sandbox, gone at the end."""
-    path = f"/tmp/files-{os.getpid()}"
-    assert sandbox.host.request("mkdir", path=path.encode(), mode=0o755, parents=False).result == {}
-    yield path
-    sandbox.host.request("remove", path=path.encode(), recursive=True)
-
-
-@pytest.fixture
-def host(sandbox: Sandbox) -> Host:
-    return sandbox.host
 
 
 def stat(host: Host, path: str) -> dict[str, object]:

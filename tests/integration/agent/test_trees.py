@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -15,20 +14,6 @@ from agent_places import Sandbox
 
 ENTRY, CONTENT, DONE, SKIPPED = range(1, 5)
 TIME = 1_700_000_000_123_456_789
-
-
-@pytest.fixture
-def host(sandbox: Sandbox) -> Host:
-    return sandbox.host
-
-
-@pytest.fixture
-def folder(host: Host) -> Iterator[str]:
-    """A folder inside the sandbox, gone at the end."""
-    path = f"/tmp/trees-{os.getpid()}"
-    assert host.request("mkdir", path=path.encode(), mode=0o755, parents=False).result == {}
-    yield path
-    host.request("remove", path=path.encode(), recursive=True)
 
 
 def record(kind: int, payload: bytes = b"") -> bytes:

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import pytest
 from agent_driver import WINDOW, Host
-from agent_places import Sandbox
 
 ALL = ["create", "modify", "remove", "move", "access"]
 CHANGES = ["create", "modify", "remove", "move"]
 WAITING = 256 << 10
-
-
-@pytest.fixture
-def host(sandbox: Sandbox) -> Host:
-    return sandbox.host
-
-
-@pytest.fixture
-def folder(host: Host) -> Iterator[str]:
-    """A folder inside the sandbox, gone at the end."""
-    path = f"/tmp/watched-{os.getpid()}"
-    assert host.request("mkdir", path=path.encode(), mode=0o755, parents=False).result == {}
-    yield path
-    host.request("remove", path=path.encode(), recursive=True)
 
 
 class Watch:
