@@ -190,9 +190,8 @@ async def write(client: Client, sandbox: str, path: str, data: bytes | memoryvie
     return await repeat(client, work)
 
 
-async def entries(client: Client, sandbox: str, path: str) -> list[native.Entry]:
+async def entries(client: Client, opening: native.OpenList | native.OpenVolumeList) -> list[native.Entry]:
     """Return the entries of a folder."""
-    opening = native.OpenList(sandbox=sandbox, path=native.encode_name(path))
 
     async def work(socket: FrameSocket) -> list[native.Entry]:
         found: list[native.Entry] = []

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import BinaryIO
 
 from skerry.client.client import Client
-from skerry.client.files import PIECE_BYTES, FileCall, repeat, single
+from skerry.client.files import PIECE_BYTES, FileCall, entries, repeat, single
 from skerry.client.transports.http import ConnectionLost
 from skerry.client.transports.socket import FrameSocket
 from skerry.model.errors import ServerUnavailableError
@@ -52,18 +52,3 @@ async def write(client: Client, opening: native.OpenVolumeWrite, data: bytes | B
         return await work(await (await client.connection()).socket())
     except ConnectionLost as exc:
         raise ServerUnavailableError("the server went away, and the source cannot be read again") from exc
-
-
-async def entries(client: Client, opening: native.OpenVolumeList) -> list[native.Entry]:
-    """Return the entries of a folder."""
-
-    async def work(socket: FrameSocket) -> list[native.Entry]:
-        found: list[native.Entry] = []
-        async with FileCall(socket, opening) as call:
-            while True:
-                page = await call.result(native.Listed)
-                found.extend(page.entries)
-                if not page.more:
-                    return found
-
-    return await repeat(client, work)

@@ -17,10 +17,6 @@ from skerry.model.sandboxes import KeptOutput
 
 CHUNK_BYTES: Final = 256 << 10
 CHANNELS: Final = (1, 2)
-DRAIN_S: Final = 0.3
-"""How long the output of an ended process may stand still before it is taken for all that comes."""
-DRAIN_MAX_S: Final = 2.0
-"""How long it may go on arriving: something in the background may still write."""
 
 
 class Logs:
@@ -49,8 +45,8 @@ class Logs:
 async def _drain(handle: ProcessHandle) -> None:
     """Let the last bytes of an ended process come: its end is told at once, and may be known before them."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_MAX_S):
-            await handle.drain(DRAIN_S)
+        async with asyncio.timeout(limits.OUTPUT_ARRIVES_S):
+            await handle.drain(limits.OUTPUT_STILL_S)
 
 
 async def _kept(output: Output, channel: int, tail: int | None, since: float | None) -> KeptOutput:

@@ -1,4 +1,4 @@
-"""What tells one create from another, and what of a request is shown and kept."""
+"""What tells one create from another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from skerry.model.errors import InvalidError
-from skerry.model.specs import HostAccess, SandboxSpec
+from skerry.model.specs import SandboxSpec
 
 KEY_CHARS: Final = 256
 
@@ -21,9 +21,4 @@ def check_key(key: str) -> None:
 
 def asked(spec: SandboxSpec) -> SandboxSpec:
     """Return what two requests with one key must have in common: not the tags, which may have been changed since."""
-    return replace(without_access(spec), tags={})
-
-
-def without_access(spec: SandboxSpec) -> SandboxSpec:
-    """Return the spec as it is shown and kept: what the caller's machine has stays with the launch alone."""
-    return replace(spec, host_access=HostAccess())
+    return replace(spec.without_access(), tags={})

@@ -9,7 +9,6 @@ from skerry.engine.ends import Ends
 from skerry.engine.interfaces import Clock, Launch, NodeHandle, RootImage, Started, Store
 from skerry.engine.live import Live
 from skerry.engine.placement import Places
-from skerry.engine.requests import without_access
 from skerry.engine.tasks import Tasks
 from skerry.model import ids as prefixes
 from skerry.model.errors import Error, ResourceExhaustedError, ServerUnavailableError, StartFailedError
@@ -68,7 +67,7 @@ class Starts:
         live = Live(
             SandboxView(
                 id=sandbox,
-                spec=without_access(spec),
+                spec=spec.without_access(),
                 state=SandboxState.PENDING,
                 node=node,
                 created_at=self._next_created(),

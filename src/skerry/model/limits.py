@@ -43,6 +43,8 @@ TERM_CHARS = 64
 # Output
 OUTPUT_PROCESS_BYTES = 1 * GIB
 OUTPUT_SANDBOX_BYTES = 4 * GIB
+OUTPUT_STILL_S = 0.3  # how long the output of an ended process may stand still before it is taken for all that comes
+OUTPUT_ARRIVES_S = 2.0  # how long it may go on arriving: something in the background may still write
 LOG_TAIL_LINES = 1_000_000
 LOG_TAIL_BYTES = 16 * MIB  # in which the last lines are looked for
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from skerry.model import limits
@@ -105,6 +105,10 @@ class SandboxSpec:
     isolation: Isolation = Isolation.GVISOR
     volumes: tuple[VolumeMount, ...] = ()
     host_access: HostAccess = field(default_factory=HostAccess)
+
+    def without_access(self) -> SandboxSpec:
+        """Return it as it is shown and kept: what the caller's machine has stays with the launch alone."""
+        return replace(self, host_access=HostAccess())
 
 
 class StepKind(StrEnum):

@@ -30,10 +30,11 @@ from skerry.model.errors import (
 from skerry.model.events import Events
 from skerry.model.exits import ProcessExit, SandboxExit, SandboxReason
 from skerry.model.ids import ProcessId
+from skerry.model.limits import OUTPUT_ARRIVES_S, OUTPUT_STILL_S
 from skerry.model.nodes import Launch, SandboxEnded, Started
 from skerry.model.sandboxes import ProcessView
 from skerry.model.secrets import NO_SECRETS, Hidden
-from skerry.model.specs import ExecSpec, HostAccess, Resources
+from skerry.model.specs import ExecSpec, Resources
 from skerry.model.text import escaped
 from skerry.model.usage import SandboxUsage
 from skerry.node.adoption import Adoption
@@ -57,10 +58,6 @@ from skerry.wire.messages import Hello, Setup
 
 log = Events("skerry.node")
 
-DRAIN_S: Final = 0.3
-"""How long the entrypoint's output may stand still before it is taken for all that comes."""
-DRAIN_MAX_S: Final = 2.0
-"""How long it may go on arriving: what was written before the end is at most a pipe and a window of each channel."""
 FIRST_GENERATION: Final = 1
 """Of the channel to its agent; each attach counts on."""
 BEGIN_S: Final = 30.0
@@ -276,7 +273,8 @@ class Supervisor:
                 generation=FIRST_GENERATION,
                 started_at=self._started_at,
                 stages=tuple(waterfall.stages),
-                launch=without_access(self._launch),
+                # Of what the caller's machine added a record only has the variables, which hold no credentials.
+                launch=replace(self._launch, spec=self._launch.spec.without_access()),
                 env=env,
                 sealed=sealed,
             )
@@ -367,7 +365,7 @@ class Supervisor:
             asyncio.ensure_future(self._happenings.get()),
         ]
         try:
-            await asyncio.wait(work, timeout=DRAIN_MAX_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(work, timeout=OUTPUT_ARRIVES_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in work:
                 each.cancel()
@@ -376,7 +374,7 @@ class Supervisor:
     async def _drain_entrypoint(self) -> None:
         process = self.table.get(self._launch.entrypoint) if self._launch.entrypoint is not None else None
         if process is not None:
-            await process.drain(DRAIN_S)
+            await process.drain(OUTPUT_STILL_S)
 
     async def _await_sentry(self) -> None:
         """Give a sentry whose agent is gone a moment: the two usually end together, the pipes a little earlier."""
@@ -414,9 +412,3 @@ class Supervisor:
         gone = ServerUnavailableError(f"the server is stopping; sandbox {self.id} runs on, ask its next server")
         self.ended.set_exception(gone)
         self.ended.exception()  # nobody need ask
-
-
-def without_access(launch: Launch) -> Launch:
-    """Return a launch without what the caller's machine added. Of that a record only has the variables of processes,
-    which hold no credentials, for as long as the sandbox lives."""
-    return replace(launch, spec=replace(launch.spec, host_access=HostAccess()))

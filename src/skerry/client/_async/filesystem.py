@@ -57,7 +57,8 @@ class SandboxFilesystem:
 
     async def list_files(self, remote_path: str) -> list[FileInfo]:
         """Return the entries of a folder, sorted by name."""
-        found = await files.entries(self._client, self._sandbox, _path(remote_path))
+        opening = native.OpenList(sandbox=self._sandbox, path=native.encode_name(_path(remote_path)))
+        found = await files.entries(self._client, opening)
         return [from_entry(entry) for entry in sorted(found, key=lambda entry: entry.name)]
 
     async def stat(self, remote_path: str) -> FileInfo:
